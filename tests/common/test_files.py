@@ -1,0 +1,51 @@
+"""Durable files: complete or absent."""
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from common.files import folder_in_the_making, read_json, require_free_bytes, write_json
+
+
+def test_folder_appears_only_when_complete(tmp_path: Path) -> None:
+    final = tmp_path / "result"
+    with folder_in_the_making(final) as partial:
+        (partial / "a.txt").write_text("a")
+        assert not final.exists()
+    assert (final / "a.txt").read_text() == "a"
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+def test_failure_keeps_what_was_finished_before(tmp_path: Path) -> None:
+    final = tmp_path / "result"
+    with folder_in_the_making(final) as partial:
+        (partial / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError), folder_in_the_making(final) as partial:
+        (partial / "a.txt").write_text("new")
+        raise RuntimeError
+    assert (final / "a.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
+    leftover = tmp_path / ".result.partial"
+    leftover.mkdir()
+    (leftover / "stale").write_text("half")
+    with folder_in_the_making(tmp_path / "result") as partial:
+        (partial / "a.txt").write_text("a")
+    assert sorted(p.name for p in (tmp_path / "result").iterdir()) == ["a.txt"]
+    assert not leftover.exists()
+
+
+def test_json_round_trip_and_broken_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"b": [1], "a": "中"})
+    assert read_json(tmp_path / "x.json") == {"a": "中", "b": [1]}
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(UserError, match=r"x\.json cannot be read as JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_too_little_disk_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not enough disk for the export: .* GB needed"):
+        require_free_bytes(tmp_path / "not" / "yet", 1 << 60, "the export")

@@ -1,0 +1,75 @@
+"""Stages run once per input; a failed or killed one leaves nothing that could be used."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from toolchain import artifact as artifacts
+from toolchain.artifact import Artifact
+from toolchain.pipeline import Workspace, finished, run_stage
+from toolchain.stage import Input, StageConfig
+
+
+class Config(StageConfig):
+    suffix: str = ""
+    extra: Input | None = None
+
+
+def upper(source: Artifact, config: Config, out_dir: Path) -> Artifact:
+    """A real, tiny stage: upper-cases the source's text."""
+    if config.suffix == "fail":
+        (out_dir / "half.txt").write_text("half")
+        raise RuntimeError("stage failed")
+    text = source.file("in.txt").read_text().upper() + config.suffix
+    (out_dir / "out.txt").write_text(text)
+    return artifacts.describe(out_dir, format="text", stage="upper", parents=[source.digest])
+
+
+@pytest.fixture
+def stage() -> SimpleNamespace:
+    return SimpleNamespace(NAME="upper", VERSION=1, TOOLS=("pydantic",), run=upper)
+
+
+def source_of(folder: Path, text: str) -> Artifact:
+    folder.mkdir()
+    (folder / "in.txt").write_text(text)
+    return artifacts.describe(folder, format="text", stage="source")
+
+
+def test_a_finished_stage_is_not_run_again(tmp_path: Path, stage: SimpleNamespace) -> None:
+    source, work = source_of(tmp_path / "s", "hello"), Workspace(tmp_path / "w")
+    first = run_stage(stage, source, Config(suffix="!"), work)
+    again = run_stage(stage, source, Config(suffix="!"), work)
+    assert first == again
+    assert first.file("out.txt").read_text() == "HELLO!"
+    assert (work.ran, work.reused) == (["upper"], ["upper"])
+
+
+def test_every_input_is_part_of_the_key(tmp_path: Path, stage: SimpleNamespace) -> None:
+    work = Workspace(tmp_path / "w")
+    one, two = source_of(tmp_path / "1", "one"), source_of(tmp_path / "2", "two")
+    (tmp_path / "extra").write_text("x")
+    configs = [
+        Config(),
+        Config(suffix="!"),
+        Config(extra=Input.of_file(tmp_path / "extra")),
+        Config(extra=Input(digest="0", path=tmp_path / "extra")),
+    ]
+    folders = {run_stage(stage, source, c, work).path for source in (one, two) for c in configs}
+    assert len(folders) == 8
+    stage.VERSION = 2
+    assert not finished(stage, one, Config(), work)
+
+
+def test_the_place_of_an_input_is_not(tmp_path: Path, stage: SimpleNamespace) -> None:
+    work, source = Workspace(tmp_path / "w"), source_of(tmp_path / "1", "one")
+    run_stage(stage, source, Config(extra=Input(digest="7", path=tmp_path / "here")), work)
+    assert finished(stage, source, Config(extra=Input(digest="7", path=tmp_path / "there")), work)
+
+
+def test_failure_leaves_nothing(tmp_path: Path, stage: SimpleNamespace) -> None:
+    source, work = source_of(tmp_path / "s", "hello"), Workspace(tmp_path / "w")
+    with pytest.raises(RuntimeError, match="stage failed"):
+        run_stage(stage, source, Config(suffix="fail"), work)
+    assert list(work.stages.iterdir()) == []

@@ -1,0 +1,80 @@
+"""The command line: a table of verbs; each verb's module is imported only when it is asked for.
+
+edgeforge build --target jetson --model PATH_OR_HUB_ID
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from common.errors import EXIT_BAD_INPUT, UserError, near_names
+
+# verb → module with HELP (one line), EXAMPLES, add_arguments(parser) and run(args) -> exit code.
+VERBS = {
+    "build": "toolchain.commands.build",
+    "plan": "toolchain.commands.plan",
+    "smoke": "toolchain.commands.smoke",
+    "ollama": "toolchain.commands.ollama",
+    "targets": "toolchain.commands.targets",
+    "doctor": "toolchain.commands.doctor",
+}
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; a `UserError` becomes one clear message and exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("stopped; finished stages are kept, run the same command to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"edgeforge {version('edgeforge')}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        raise UserError(f"unknown verb '{verb}'", near_names(verb, VERBS))
+    module = importlib.import_module(VERBS[verb])
+    args = _parser(verb, module).parse_args(rest)
+    return int(module.run(args))
+
+
+def overview() -> str:
+    """What `edgeforge --help` prints, derived from the verbs' own lines."""
+    lines = ["usage: edgeforge VERB [options]", "", "verbs:"]
+    modules = {verb: importlib.import_module(name) for verb, name in VERBS.items()}
+    lines += [f"  {verb:<10} {module.HELP}" for verb, module in modules.items()]
+    lines += ["", "examples:"]
+    lines += [f"  {module.EXAMPLES[0]}" for module in modules.values()]
+    lines += ["", "edgeforge VERB --help lists a verb's options."]
+    return "\n".join(lines)
+
+
+def _parser(verb: str, module: Any) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"edgeforge {verb}",
+        description=module.HELP,
+        epilog="\n".join(["examples:", *(f"  {line}" for line in module.EXAMPLES)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return parser

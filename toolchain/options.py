@@ -1,0 +1,93 @@
+"""Options that several verbs share, defined once: names, defaults, help.
+
+The Makefile's variables have the same names. Nothing heavy is imported here: `edgeforge --help` is
+answered from this module and the verbs' own few lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+DEMO_MODEL = "demo"
+
+_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "target": (
+        "--target",
+        {
+            "required": True,
+            "metavar": "NAME",
+            "help": "device: a name of `targets list`, or a file",
+        },
+    ),
+    "model": (
+        "--model",
+        {
+            "default": DEMO_MODEL,
+            "metavar": "PATH_OR_HUB_ID",
+            "help": "checkpoint: a folder or a hub id (default: the embedded demo model)",
+        },
+    ),
+    "recipe": (
+        "--recipe",
+        {"metavar": "NAME_OR_FILE", "help": "which stages run, and how (default: export)"},
+    ),
+    "quantization": (
+        "--quantization",
+        {
+            "metavar": "TYPE",
+            "help": "a llama.cpp type (Q4_K_M), or auto (default: the recipe's)",
+        },
+    ),
+    "out": (
+        "--out",
+        {
+            "type": Path,
+            "default": Path("build"),
+            "metavar": "DIR",
+            "help": "where results go; the bundle lies in DIR/<model>/<target>/ (default: build)",
+        },
+    ),
+    "host": (
+        "--host",
+        {"metavar": "USER@HOST", "help": "run on this device instead of this machine"},
+    ),
+    "json": ("--json", {"action": "store_true", "help": "machine-readable result on stdout"}),
+    "dry_run": (
+        "--dry-run",
+        {"action": "store_true", "help": "say what would be done and write nothing"},
+    ),
+    "allow_pickle": (
+        "--allow-pickle",
+        {
+            "action": "store_true",
+            "help": "accept pickle weights (*.bin), read without code",
+        },
+    ),
+    "trust_remote_code": (
+        "--trust-remote-code",
+        {"action": "store_true", "help": "run Python code that the checkpoint brings along"},
+    ),
+}
+
+
+def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add shared options by name, in the order given."""
+    for name in names:
+        flag, settings = _OPTIONS[name]
+        parser.add_argument(flag, **settings)
+
+
+def model_folder(args: argparse.Namespace) -> Path:
+    """OUT/<model>: bundles of every target, and the finished stages they share."""
+    from toolchain.checkpoint.locate import model_name
+
+    return Path(args.out) / model_name(args.model)
+
+
+def bundle_folder(args: argparse.Namespace) -> Path:
+    """OUT/<model>/<target>/, with the target's own name also when an alias was given."""
+    from targets.registry import load_target
+
+    return model_folder(args) / load_target(args.target).name

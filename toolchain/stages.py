@@ -1,0 +1,25 @@
+"""The one list of stages: name → module, imported when used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from common.errors import UserError, near_names
+
+STAGES = {
+    "import-pickle": "toolchain.checkpoint.pickle_import",
+    "convert": "toolchain.export.gguf.convert",
+    "imatrix": "toolchain.export.gguf.imatrix",
+    "quantize": "toolchain.export.gguf.quantize",
+    "parity": "toolchain.evaluate.parity",
+    "quality": "toolchain.evaluate.quality",
+    "bundle": "toolchain.export.bundle",
+}
+
+
+def stage(name: str) -> Any:
+    """The module of a stage."""
+    if name not in STAGES:
+        raise UserError(f"unknown stage '{name}'", near_names(name, STAGES))
+    return importlib.import_module(STAGES[name])
