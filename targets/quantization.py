@@ -1,0 +1,26 @@
+"""Names of llama.cpp's file types, as `llama-quantize` spells them.
+
+Source: `tools/quantize/quantize.cpp` of the pinned llama.cpp revision.
+"""
+
+from __future__ import annotations
+
+QUANTIZATIONS = (
+    *("F32", "F16", "BF16", "Q8_0", "Q6_K"),
+    *("Q5_0", "Q5_1", "Q5_K_S", "Q5_K_M"),
+    *("Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M"),
+    *("Q3_K_S", "Q3_K_M", "Q3_K_L", "Q2_K", "Q2_K_S", "Q2_0", "Q1_0"),
+    *("IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS"),
+    *("IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
+    *("TQ1_0", "TQ2_0", "MXFP4_MOE"),
+)
+
+# llama-quantize takes these short names too.
+_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+
+def canonical_quantization(name: str) -> str | None:
+    """The type's name in llama.cpp's spelling (`q4_k` → `Q4_K_M`); None when there is none."""
+    upper = name.upper()
+    full = _ALIASES.get(upper, upper)
+    return full if full in QUANTIZATIONS else None

@@ -1,0 +1,56 @@
+"""`edgeforge plan`: sizes, memory and speed of a model on a target, before anything is done."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from common.errors import UserError
+from toolchain.options import add_options
+
+HELP = "what a build would do: sizes, memory, expected speed; writes nothing"
+EXAMPLES = (
+    "edgeforge plan --target jetson",
+    "edgeforge plan --target raspberry-pi-5 --model PATH_OR_HUB_ID --quantization Q4_K_M",
+    "edgeforge plan --target laptop --json",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    add_options(parser, "target", "model", "recipe", "quantization", "json", "trust_remote_code")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan. Raises `UserError` for bad input, and when nothing fits the target."""
+    from targets.registry import load_target
+    from toolchain.checkpoint.inspect import inspect
+    from toolchain.checkpoint.locate import locate
+    from toolchain.checkpoint.validate import validate
+    from toolchain.plan import plan_model
+    from toolchain.plan_report import plan_json, plan_text
+    from toolchain.recipe import load_recipe
+
+    target = load_target(args.target)
+    recipe = load_recipe(args.recipe)
+    export = recipe.export
+    info = inspect(locate(args.model, trust_remote_code=args.trust_remote_code))
+    validate(info, trust_remote_code=args.trust_remote_code, deep=False)
+    found = plan_model(
+        info,
+        target,
+        args.quantization or export.quantization,
+        with_imatrix=export.imatrix,
+        tensor_types=export.tensor_types,
+        pure=export.pure,
+    )
+    if args.json:
+        print(json.dumps(plan_json(found, target, recipe), indent=2, ensure_ascii=False))
+    else:
+        print(plan_text(found, target, recipe))
+    if not found.order:
+        raise UserError(
+            f"{info.name} does not fit {target.name} in any type tried",
+            "take a smaller model, a smaller type (--quantization), or a larger target",
+        )
+    return 0

@@ -1,0 +1,245 @@
+"""From a checkpoint to the planner's input: the model's shape, and its exact size in each type.
+
+    plan_model(inspect(path), load_target("jetson")).order    # what `auto` tries
+
+Sizes come from llama.cpp's own quantizer, run dry over the GGUF's real tensor names and shapes, so
+they include every fallback. No weight is read and nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from common.errors import UserError
+from toolchain.checkpoint import config_facts
+from toolchain.checkpoint.info import CheckpointInfo
+
+if TYPE_CHECKING:
+    from runtimes.predict import PredictedTensor
+    from targets.planner import ModelShape, Plan, TypeSize
+    from targets.schema import Target
+
+AUTO = "auto"
+
+_HEADS = ("num_attention_heads", "n_head", "n_heads")
+_KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads")
+_FFN = ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim")
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+_EXPERTS_USED = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts")
+# Of these, decoding reads one row for a token, not the whole.
+_LOOKUPS = ("position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
+_EMBEDDING = "token_embd.weight"
+_OUTPUT = "output.weight"
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts: `used` of `count` take part in a token. Both 0 for dense models."""
+
+    count: int
+    used: int
+
+    @property
+    def share(self) -> float:
+        return self.used / self.count if self.count else 1.0
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """The model's shape and what it costs on the target."""
+
+    shape: ModelShape
+    plan: Plan
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Types that fit, in order of preference."""
+        return self.plan.order
+
+
+def plan_model(
+    info: CheckpointInfo,
+    target: Target,
+    quantization: str = AUTO,
+    *,
+    with_imatrix: bool = True,
+    tensor_types: Mapping[str, str] | None = None,
+    pure: bool = False,
+) -> ModelPlan:
+    """The plan of this checkpoint for a target: its candidates, or the one type asked for.
+
+    Raises `UserError` for an unknown type or an architecture without a GGUF form.
+    """
+    from targets.planner import plan
+
+    wanted = list(target.quantization) if quantization == AUTO else [quantization]
+    sizes = type_sizes(
+        info, wanted, with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure
+    )
+    shape = model_shape(info)
+    return ModelPlan(shape, plan(shape, target, sizes))
+
+
+def type_sizes(
+    info: CheckpointInfo,
+    quantizations: Sequence[str],
+    *,
+    with_imatrix: bool = True,
+    tensor_types: Mapping[str, str] | None = None,
+    pure: bool = False,
+) -> list[TypeSize]:
+    """The model's size in each type, in the order given.
+
+    Raises `UserError` for an unknown type or an architecture without a GGUF form.
+    """
+    from runtimes.predict import predict_many
+    from runtimes.quantizer import canonical_quantization
+    from toolchain.gguf_names import gguf_architecture, gguf_tensors
+
+    names = list(dict.fromkeys(canonical_quantization(name) for name in quantizations))
+    architecture = gguf_architecture(_architecture(info))
+    tensors, unnamed = gguf_tensors(info, architecture, _layers(info))
+    predicted = predict_many(
+        architecture,
+        gguf_metadata(info),
+        tensors,
+        names,
+        with_imatrix=with_imatrix,
+        tensor_types=tensor_types,
+        pure=pure,
+    )
+    return [_type_size(name, predicted[name], _experts(info), len(unnamed)) for name in names]
+
+
+def model_shape(info: CheckpointInfo) -> ModelShape:
+    """What of the checkpoint decides memory and speed on a target."""
+    from targets.planner import ModelShape
+
+    config = info.text_config
+    kv_heads, key_dim, value_dim = _kv_cache_dims(config)
+    hidden = config_facts.hidden_size(config) or 0
+    return ModelShape(
+        name=info.name,
+        architecture=_architecture(info),
+        parameters=info.parameters,
+        layers=_layers(info),
+        heads=config_facts.whole_number(config, _HEADS) or 0,
+        kv_heads=kv_heads,
+        key_dim=key_dim,
+        value_dim=value_dim,
+        hidden=hidden,
+        ffn=_ffn_width(config),
+        vocab=info.vocab_size or 0,
+        context_tokens=info.context_tokens,
+    )
+
+
+def gguf_metadata(info: CheckpointInfo) -> dict[str, Any]:
+    """The GGUF keys (without the architecture's prefix) that llama.cpp's quantizer asks for."""
+    config = info.text_config
+    heads = config_facts.whole_number(config, _HEADS)
+    hidden = config_facts.hidden_size(config)
+    experts = _experts(info)
+    found = {
+        "block_count": _layers(info),
+        "context_length": info.context_tokens,
+        "embedding_length": hidden,
+        "feed_forward_length": _ffn_width(config),
+        "attention.head_count": heads,
+        "attention.head_count_kv": _first(config, _KV_HEADS),
+        "attention.key_length": config.get("head_dim"),
+        "attention.value_length": config.get("head_dim"),
+        "attention.layer_norm_rms_epsilon": _first(config, ("rms_norm_eps", "norm_eps")),
+        "attention.layer_norm_epsilon": _first(config, ("layer_norm_eps", "layer_norm_epsilon")),
+        "rope.dimension_count": config.get("head_dim")
+        or (hidden // heads if hidden and heads else None),
+        "vocab_size": info.vocab_size,
+        "expert_count": experts.count or None,
+        "expert_used_count": experts.used or None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _type_size(
+    name: str, tensors: Sequence[PredictedTensor], experts: Experts, unnamed: int
+) -> TypeSize:
+    from targets.planner import Fallback, TypeSize
+
+    weights_bytes = sum(tensor.size_bytes for tensor in tensors)
+    elements = sum(_elements(tensor.shape) for tensor in tensors)
+    has_output = any(tensor.name == _OUTPUT for tensor in tensors)
+    return TypeSize(
+        quantization=name,
+        weights_bytes=weights_bytes,
+        bytes_read_per_token=sum(_bytes_read(t, experts, has_output) for t in tensors),
+        bits_per_weight=8 * weights_bytes / elements,
+        tensors=len(tensors),
+        unnamed_tensors=unnamed,
+        fallbacks=tuple(
+            Fallback(t.name, t.intended, t.actual) for t in tensors if t.intended != t.actual
+        ),
+    )
+
+
+def _bytes_read(tensor: PredictedTensor, experts: Experts, has_output: bool) -> int:
+    """Bytes of this tensor that one token's decoding reads; a tied embedding is the output too."""
+    if tensor.name.endswith(_LOOKUPS) or (tensor.name == _EMBEDDING and has_output):
+        return 0
+    share = experts.share if "_exps." in tensor.name else 1.0
+    return int(tensor.size_bytes * share)
+
+
+def _kv_cache_dims(config: Mapping[str, Any]) -> tuple[int | tuple[int, ...], int, int]:
+    """KV heads (0 without attention), key and value width of what the cache keeps."""
+    if latent := config_facts.whole_number(config, ("kv_lora_rank",)):
+        # Multi-head latent attention caches one latent row for all heads (DeepSeek-V2, 2405.04434).
+        return 1, latent + int(config.get("qk_rope_head_dim") or 0), latent
+    heads = config_facts.whole_number(config, _HEADS)
+    if not heads:
+        return 0, 0, 0
+    dim = config.get("head_dim") or (config_facts.hidden_size(config) or 0) // heads
+    kv_heads = _first(config, _KV_HEADS) or heads
+    if isinstance(kv_heads, list):
+        return tuple(int(n) for n in kv_heads), int(dim), int(dim)
+    return (1 if config.get("multi_query") else int(kv_heads)), int(dim), int(dim)
+
+
+def _ffn_width(config: Mapping[str, Any]) -> int:
+    widths = _first(config, _FFN)
+    if isinstance(widths, list):
+        return max(int(width) for width in widths)
+    return int(widths or 4 * (config_facts.hidden_size(config) or 0))
+
+
+def _experts(info: CheckpointInfo) -> Experts:
+    count = config_facts.whole_number(info.text_config, _EXPERTS) or 0
+    used = config_facts.whole_number(info.text_config, _EXPERTS_USED) or 0
+    return Experts(count, used or count) if count > 1 else Experts(0, 0)
+
+
+def _layers(info: CheckpointInfo) -> int:
+    layers = config_facts.layer_count(info.text_config)
+    if not layers:
+        raise UserError(f"{info.path}/config.json does not say how many layers the model has")
+    return layers
+
+
+def _architecture(info: CheckpointInfo) -> str:
+    if info.architecture is None:
+        raise UserError(
+            f"{info.path}/config.json names no architecture", 'add "architectures": ["…"]'
+        )
+    return info.architecture
+
+
+def _first(config: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((config[key] for key in keys if config.get(key) is not None), None)
+
+
+def _elements(shape: Sequence[int]) -> int:
+    count = 1
+    for width in shape:
+        count *= width
+    return count
