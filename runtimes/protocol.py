@@ -1,0 +1,63 @@
+"""What every engine that runs a language model offers, so that evaluation knows no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A greedy continuation. `token_ids` is without the stop token; `stopped` says that one came.
+
+    `ttft_sec` is the time from the call to the first token; `decode_sec` the time from then to the
+    last. For sequences decoded together both are those of the sequence, not of the whole group.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    stopped: bool
+    ttft_sec: float
+    decode_sec: float
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """A loaded model. Token ids are the model's own; `close` frees it and may be called twice."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def eog_token_ids(self) -> frozenset[int]: ...
+
+    def tokenize(
+        self, text: str, *, add_special: bool = False, parse_special: bool = True
+    ) -> list[int]: ...
+
+    def detokenize(self, token_ids: Sequence[int], *, special: bool = False) -> str: ...
+
+    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Scores of the next token after each position: `[tokens, vocabulary]`, nothing cached."""
+        ...
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        stop_ids: Sequence[int] | None = None,
+    ) -> Generation: ...
+
+    def generate_many(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stop_ids: Sequence[int] | None = None,
+    ) -> list[Generation]: ...
+
+    def close(self) -> None: ...

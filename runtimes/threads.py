@@ -1,0 +1,25 @@
+"""How many threads an engine should use at this moment."""
+
+from __future__ import annotations
+
+import os
+
+from runtimes.cgroup import cpu_quota
+
+_LOAD_SAMPLE_SEC = 0.1
+_BUSY_PERCENT = 50.0
+
+
+def idle_cores() -> int:
+    """Physical cores that other work leaves free at this moment, at least one.
+
+    llama.cpp's threads wait for each other at every layer: one thread more than there are free
+    cores costs up to a hundredfold, one less only its share.
+    """
+    import psutil
+
+    busy = psutil.cpu_percent(interval=_LOAD_SAMPLE_SEC, percpu=True)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
+    idle = sum(busy[core] < _BUSY_PERCENT for core in allowed if core < len(busy))
+    limits = [idle, psutil.cpu_count(logical=False) or idle, int(cpu_quota() or idle)]
+    return max(1, min(limits))
