@@ -1,0 +1,79 @@
+# The verbs of EdgeForge. `make help` lists them: each is a line `verb: ... ## what it does`.
+# Every verb sets up `.venv` first where that is needed. What make calls is `.venv/bin/edgeforge`.
+
+PYTHON ?= python3
+VARIABLES := target model recipe quantization out host
+
+# A variable's value goes through the environment and is quoted by the recipe's shell, never by make: neither
+# expands what is in it, so spaces, quotes, $ and backquotes arrive as they were typed. (`args` are
+# words for the shell: args='-k "plan or host"'.)
+define literal
+override $(1) := $$(value $(1))
+export $(1)
+endef
+$(foreach name,$(VARIABLES),$(eval $(call literal,$(name))))
+
+# Only variables that were set become options: --target="$target" --model="$model" ...
+OPTIONS = $(foreach name,$(VARIABLES),$(if $(value $(name)),--$(name)="$$$(name)"))
+EDGEFORGE := .venv/bin/edgeforge
+
+# Without a verb: build when anything was asked for, else help.
+.DEFAULT_GOAL := $(if $(strip $(foreach name,$(VARIABLES),$(value $(name)))),build,help)
+.PHONY: build plan smoke ollama bench doctor test check setup ready help clean
+
+build: ready ## convert, quantize, prove and bundle (what `make target=...` does)
+	@$(EDGEFORGE) build $(OPTIONS)
+
+plan: ready ## what a build would do: sizes, memory, speed; writes nothing
+	@$(EDGEFORGE) plan $(OPTIONS)
+
+smoke: ready ## the smoke test again, on the finished bundle
+	@$(EDGEFORGE) smoke $(OPTIONS)
+
+ollama: ready ## `ollama create` from the bundle, then a generate-and-stop check
+	@$(EDGEFORGE) ollama $(OPTIONS)
+
+bench: ready ## speed and memory of the export against llama.cpp's own tools
+	@.venv/bin/python scripts/bench_export.py $(args)
+
+doctor: ready ## what is installed, what this machine can do, what is missing
+	@$(EDGEFORGE) doctor $(args)
+
+test: ready ## every test; args= goes to pytest (make test args="-k planner")
+	@.venv/bin/python -m pytest -n 2 --dist loadfile $(args)
+
+check: ready ## ruff and mypy
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy common targets runtimes toolchain scripts
+
+setup: ## everything in requirements.lock into .venv; nothing when that is done
+	@$(PYTHON) scripts/setup.py
+
+ready:
+	@$(PYTHON) scripts/setup.py --quiet
+
+help: ## this list
+	@echo 'usage: make target=NAME [VERB] [VARIABLE=VALUE ...]'
+	@echo
+	@echo 'verbs:'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r verb text; do printf '  %-10s %s\n' "$$verb" "$$text"; done
+	@echo
+	@echo 'variables (options of the same names in `edgeforge VERB --help`):'
+	@sed -n 's/^#= \([a-z]*\) *\(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r name text; do printf '  %-13s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo 'examples:'
+	@echo '  make target=laptop'
+	@echo '  make test'
+	@echo '  make plan target=jetson model=PATH_OR_HUB_ID'
+
+clean: ## remove .venv and caches (bundles in build/ stay)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+
+#= target       the device: a name of `edgeforge targets list`, or a file
+#= model        a folder or a hub id; the embedded demo model when absent
+#= recipe       which stages run and how: a name or a file
+#= quantization a llama.cpp type such as Q4_K_M, or auto
+#= out          where bundles go: OUT/<model>/<target>/ (build)
+#= host         USER@HOST: run on this device instead of this machine
