@@ -1,5 +1,4 @@
-"""Load the Hugging Face side of a comparison: tokenizer, weights in float32, generation
-settings."""
+"""The Hugging Face side: a checkpoint's tokenizer, its weights in torch, where an answer ends."""
 
 from __future__ import annotations
 
@@ -38,16 +37,30 @@ def token_ids(tokenizer: Any, text: str, *, add_special: bool) -> list[int]:
 
 
 @contextmanager
-def torch_model(checkpoint: Path, *, trust_remote_code: bool = False) -> Iterator[Any]:
-    """The causal language model in float32 on the CPU, ready to infer; freed at the end."""
+def torch_model(
+    checkpoint: Path,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+) -> Iterator[Any]:
+    """The causal language model, ready to infer; freed at the end.
+
+    Torch computes on the cores that are idle now: its threads wait for each other too. Raises
+    `UserError` when memory is too small or the weights do not load.
+    """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
-    _require_memory(checkpoint)
+    torch_dtype = getattr(torch, dtype)
+    if device == "cpu":
+        _require_memory(checkpoint, torch_dtype.itemsize)
+    logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
-            dtype=torch.float32,
+            dtype=torch_dtype,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
         ).eval()
@@ -60,7 +73,7 @@ def torch_model(checkpoint: Path, *, trust_remote_code: bool = False) -> Iterato
     torch.set_num_threads(min(threads, idle_cores()))
     try:
         with torch.inference_mode():
-            yield model
+            yield model.to(device)
     finally:
         torch.set_num_threads(threads)
 
@@ -85,15 +98,15 @@ def free_memory_bytes() -> int:
     return min(free_bytes, limit.limit_bytes - limit.used_bytes) if limit else free_bytes
 
 
-def _require_memory(checkpoint: Path) -> None:
-    """Raise when float32 weights cannot fit; counts tensors from their headers."""
+def _require_memory(checkpoint: Path, bytes_per_weight: int) -> None:
+    """Raise when the weights cannot fit; counts tensors from their headers."""
     from toolchain.checkpoint.inspect import inspect
 
-    needed_bytes = int(inspect(checkpoint).parameters * 4 * 1.1)
+    needed_bytes = int(inspect(checkpoint).parameters * bytes_per_weight * 1.1)
     free_bytes = free_memory_bytes()
     if needed_bytes > free_bytes:
         raise UserError(
-            f"not enough memory to compare {checkpoint.name} with torch in float32: "
+            f"not enough memory to run {checkpoint.name} in torch: "
             f"{needed_bytes / 1e9:.1f} GB needed, {free_bytes / 1e9:.1f} GB free",
             "close other programs, add swap, or build on a machine with more memory",
         )

@@ -227,7 +227,7 @@ def test_too_little_memory_is_said_before_the_weights_load(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("toolchain.evaluate.hf.free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr("toolchain.hf.free_memory_bytes", lambda: 1000)
     with pytest.raises(UserError, match="not enough memory to compare"):
         prove(gguf, checkpoint, evaluation, tmp_path / "out")
 

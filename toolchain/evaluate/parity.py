@@ -24,11 +24,11 @@ from toolchain.data.text import read_documents
 from toolchain.evaluate.awkward import AWKWARD_TEXTS
 from toolchain.evaluate.chunks import Chunks, choose_chunks
 from toolchain.evaluate.gate import Gate, require
-from toolchain.evaluate.hf import end_token_ids, load_tokenizer, torch_model
 from toolchain.evaluate.logits import Comparison, summarize
 from toolchain.evaluate.prompt import answer_end, prompt_gate
 from toolchain.evaluate.reference import open_logits, save_reference, write_logits
 from toolchain.evaluate.tokens import extra_stop_ids, stop_gate, token_gate
+from toolchain.hf import end_token_ids, load_tokenizer, torch_model
 from toolchain.stage import Input, StageConfig
 
 NAME = "parity"

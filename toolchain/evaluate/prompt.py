@@ -9,7 +9,7 @@ from runtimes.llama import LlamaModel
 from toolchain.data.chat import ChatTemplateError, render_chat
 from toolchain.evaluate.awkward import CONVERSATIONS
 from toolchain.evaluate.gate import Gate
-from toolchain.evaluate.hf import token_ids
+from toolchain.hf import token_ids
 
 NAME = "chat prompt"
 _MEND = "convert again from this checkpoint: the template inside the file is not the checkpoint's"

@@ -3,12 +3,13 @@ where an answer ends."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from runtimes.llama import LlamaModel
 from toolchain.evaluate.gate import Gate
-from toolchain.evaluate.hf import token_ids
+from toolchain.hf import token_ids
 
 _TOKEN_MEND = (
     "convert again from this checkpoint; if it stays, llama.cpp has no equal of this tokenizer"
@@ -21,11 +22,14 @@ def token_gate(
 ) -> Gate:
     """Compare ids with special tokens added (BOS, EOS) and without, text of special tokens parsed.
 
-    The figure counts texts that differ; the detail shows the first difference. One difference is
-    known and counted apart: SentencePiece puts a space before every text, transformers' tokenizers
-    of that kind leave it out where the text begins with one; the file does as SentencePiece does.
+    The figure counts texts that differ; the detail shows the first difference. Two differences
+    are known and counted apart. SentencePiece puts a space before every text, transformers'
+    tokenizers of that kind leave it out where the text begins with one; the file does as
+    SentencePiece does. And llama.cpp composes no characters: where the checkpoint's tokenizer
+    brings text into Unicode form NFC first (Qwen's does), text that is not in that form differs,
+    and equals once it is.
     """
-    different, spaced, compared, tokens, first = 0, 0, 0, 0, ""
+    different, spaced, composed, compared, tokens, first = 0, 0, 0, 0, 0, ""
     for text in texts:
         compared += 1
         for add_special in (True, False):
@@ -36,13 +40,19 @@ def token_gate(
                 continue
             if _is_leading_space(tokenizer, model, text, actual, add_special):
                 spaced += 1
+            elif _is_uncomposed(model, text, expected, add_special):
+                composed += 1
             else:
                 different += 1
                 first = first or _difference(tokenizer, text, expected, actual, add_special)
             break
-    detail = first or f"{compared - spaced} texts, {tokens} tokens equal"
+    detail = first or f"{compared - spaced - composed} texts, {tokens} tokens equal"
     if spaced and not first:
         detail += f"; {spaced} texts with a leading space as SentencePiece has them"
+    if composed and not first:
+        detail += (
+            f"; {composed} texts equal only in Unicode form NFC, which llama.cpp leaves to you"
+        )
     return Gate(name, different, 0, different == 0, detail, _TOKEN_MEND)
 
 
@@ -52,6 +62,11 @@ def _is_leading_space(
     if not text.startswith(" ") or model.metadata.get("tokenizer.ggml.model") != "llama":
         return False
     return token_ids(tokenizer, f" {text}", add_special=add_special) == actual
+
+
+def _is_uncomposed(model: LlamaModel, text: str, expected: list[int], add_special: bool) -> bool:
+    normal = unicodedata.normalize("NFC", text)
+    return normal != text and model.tokenize(normal, add_special=add_special) == expected
 
 
 def stop_gate(

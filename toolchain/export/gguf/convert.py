@@ -1,0 +1,165 @@
+"""Stage `convert`: a Hugging Face checkpoint to an unquantized GGUF, by llama.cpp's own converter.
+
+The converter runs in a process of its own with its own gguf package, of the same revision as the
+runtime that will load the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from common.errors import UserError
+from common.files import require_free_bytes
+from common.progress import progress_bar
+from runtimes.vendored import llama_cpp_folder
+from toolchain import artifact as artifacts
+from toolchain.artifact import Artifact
+from toolchain.checkpoint.weights import find_weights
+from toolchain.export.gguf import converter_errors
+from toolchain.export.gguf.tokenizer_map import pre_tokenizer_name, scores_from_merges
+from toolchain.stage import StageConfig
+
+NAME = "convert"
+VERSION = 1
+TOOLS = ("llama-cpp-python", "torch", "transformers")
+
+Intermediate = Literal["auto", "f32", "f16", "bf16"]
+# Up to here F32 costs little, and its logits equal torch's to 1e-5; above it F16 halves disk and
+# time, and what it loses (1e-3) lies far below what quantization loses.
+_F32_LIMIT_BYTES = 2_000_000_000
+_HEADER_BYTES = 20_000_000
+_POLL_SEC = 0.1
+_DRIVER = Path(__file__).with_name("convert_driver.py")
+
+
+class Config(StageConfig):
+    """`intermediate` auto is F32 where the weights take at most 2 GB in it, else F16 (BF16 keeps
+    a bfloat16 checkpoint to the bit, but few CPUs compute it fast)."""
+
+    intermediate: Intermediate = "auto"
+    model_name: str
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How the converter's process ended. `note` is what the driver wrote down."""
+
+    code: int
+    log: str
+    note: dict[str, Any]
+    wall_sec: float
+    peak_rss_bytes: int
+
+
+def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
+    """Convert the checkpoint at `source.path` into `out_dir/model-<TYPE>.gguf`.
+
+    Raises `UserError` for an architecture or tokenizer that llama.cpp does not know, for too little
+    disk and for whatever else the converter refuses, with its own last words.
+    """
+    elements = sum(tensor.elements for tensor in find_weights(source.path).tensors)
+    kind = chosen_intermediate(config.intermediate, elements)
+    expected_bytes = elements * (4 if kind == "f32" else 2)
+    require_free_bytes(out_dir, expected_bytes + _HEADER_BYTES, "the converted model")
+    target = out_dir / f"model-{kind.upper()}.gguf"
+    request, complaint = _tokenizer_request(source.path)
+    arguments = [str(source.path), "--outtype", kind, "--outfile", str(target)]
+    arguments += ["--model-name", config.model_name]
+    outcome = _run_converter(arguments, request, target, expected_bytes)
+    if outcome.code != 0 or not target.is_file():
+        raise converter_errors.explain(source.path, outcome.code, outcome.log, complaint)
+    return artifacts.describe(
+        out_dir,
+        format="gguf",
+        stage=NAME,
+        config=config.model_dump(mode="json"),
+        parents=[source.digest],
+        versions={name: version(name) for name in TOOLS},
+        measurements=_measurements(outcome, target, kind),
+    )
+
+
+def chosen_intermediate(intermediate: Intermediate, elements: int) -> str:
+    """The type that `auto` means for a checkpoint of so many weights."""
+    if intermediate != "auto":
+        return intermediate
+    return "f32" if elements * 4 <= _F32_LIMIT_BYTES else "f16"
+
+
+def _tokenizer_request(checkpoint: Path) -> tuple[dict[str, Any], UserError | None]:
+    """What the driver is to do about the tokenizer, and our complaint about its structure, which
+    counts only if the converter does not know the tokenizer either."""
+    request: dict[str, Any] = {"pre": None, "merge_scores": scores_from_merges(checkpoint)}
+    try:
+        request["pre"] = pre_tokenizer_name(checkpoint)
+    except UserError as error:
+        return request, error
+    return request, None
+
+
+def _measurements(outcome: _Outcome, target: Path, kind: str) -> dict[str, Any]:
+    note = outcome.note
+    return {
+        "intermediate": kind.upper(),
+        "size_bytes": target.stat().st_size,
+        "wall_sec": round(outcome.wall_sec, 3),
+        "peak_rss_bytes": outcome.peak_rss_bytes,
+        "pretokenizer": {"name": note.get("pre_name"), "how": note.get("pre_how")},
+        "scores_from_merges": bool(note.get("merge_scores_used")),
+    }
+
+
+def _run_converter(
+    arguments: list[str], request: dict[str, Any], target: Path, expected_bytes: int
+) -> _Outcome:
+    """Run the driver, with a bar of the bytes written so far. Logs stay in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="edgeforge-convert-") as folder:
+        request_file, log_file = Path(folder, "request.json"), Path(folder, "log.txt")
+        request_file.write_text(json.dumps(request), encoding="utf-8")
+        command = [sys.executable, "-P", str(_DRIVER), str(llama_cpp_folder()), str(request_file)]
+        start = time.perf_counter()
+        with log_file.open("wb") as log:
+            # Offline: what is missing in the folder is an error, never fetched silently.
+            child = subprocess.Popen(
+                [*command, "--", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
+            )
+            try:
+                code, peak_rss_bytes = _wait(child, target, expected_bytes)
+            except BaseException:
+                child.kill()
+                child.wait()
+                raise
+        return _Outcome(
+            code,
+            log_file.read_text(encoding="utf-8", errors="replace"),
+            json.loads(request_file.read_text(encoding="utf-8")),
+            time.perf_counter() - start,
+            peak_rss_bytes,
+        )
+
+
+def _wait(child: subprocess.Popen[bytes], target: Path, expected_bytes: int) -> tuple[int, int]:
+    """Exit code and peak resident bytes of the child; `os.wait4` tells both of this child alone."""
+    with progress_bar("convert", unit="B", total=expected_bytes) as bar:
+        while True:
+            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+            written = target.stat().st_size if target.is_file() else 0
+            bar.update(min(written, expected_bytes) - bar.n)
+            if pid:
+                child.returncode = os.waitstatus_to_exitcode(status)
+                unit = 1 if sys.platform == "darwin" else 1024
+                return child.returncode, usage.ru_maxrss * unit
+            time.sleep(_POLL_SEC)

@@ -1,0 +1,95 @@
+"""Runs llama.cpp's official converter, in a process of its own, unchanged but for the tokenizer.
+
+    python -P convert_driver.py CONVERTER_FOLDER REQUEST.json -- CONVERTER_ARGUMENTS...
+
+The request file holds `pre` (the pre-tokenizer's name to use when the converter does not know the
+tokenizer, or null) and `merge_scores` (whether to give SentencePiece-type pieces without scores
+those that the order of merges implies). The driver adds what it did: `pre_name`, `pre_how`
+(`table`: known to the converter by hash; `structure`: the requested name), `merge_scores_used`.
+
+Nothing of this project is imported here: the converter brings its own gguf package, which differs
+from the published one of the same version.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def patch_unknown_tokenizer(request: dict[str, Any]) -> None:
+    """Use the requested pre-tokenizer name where the converter's table has no entry."""
+    base = importlib.import_module("conversion.base")
+    original = base.TextModel.get_vocab_base_pre
+
+    def get_vocab_base_pre(self: Any, tokenizer: Any) -> str:
+        try:
+            name, how = str(original(self, tokenizer)), "table"
+        except NotImplementedError:
+            if not request.get("pre"):
+                raise
+            name, how = str(request["pre"]), "structure"
+        request["pre_name"], request["pre_how"] = name, how
+        return name
+
+    base.TextModel.get_vocab_base_pre = get_vocab_base_pre
+
+
+def patch_missing_scores(request: dict[str, Any]) -> None:
+    """Give pieces the scores that the merges' order implies, where a file has merges alone.
+
+    SentencePiece BPE merges the pair whose result scores highest; the converter gives all pieces
+    -1000, so the leftmost pair would win. A piece's rank is that of its first merge.
+    """
+    vocab = importlib.import_module("gguf.vocab").LlamaHfVocab
+    placeholder = vocab.get_token_score
+
+    def get_token_score(self: Any, token_id: int) -> float:
+        if not hasattr(self, "_edgeforge_scores"):
+            self._edgeforge_scores = merge_scores(
+                json.loads(self.fname_tokenizer.read_text(encoding="utf-8"))["model"]
+            )
+            request["merge_scores_used"] = True
+        return float(self._edgeforge_scores.get(token_id, placeholder(self, token_id)))
+
+    vocab.get_token_score = get_token_score
+
+
+def merge_scores(model: dict[str, Any]) -> dict[int, float]:
+    """Token id to score, minus the rank of the first merge that makes the token."""
+    scores: dict[int, float] = {}
+    for rank, merge in enumerate(model["merges"]):
+        left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+        token_id = model["vocab"].get(left + right)
+        if token_id is not None:
+            scores.setdefault(token_id, -float(rank))
+    # Characters are never the result of a merge; they score below every merged piece.
+    floor = -float(len(model["merges"]))
+    for piece, token_id in model["vocab"].items():
+        if len(piece) == 1:
+            scores.setdefault(token_id, floor)
+    return scores
+
+
+def main() -> None:
+    converter, request_file = Path(sys.argv[1]), Path(sys.argv[2])
+    arguments = sys.argv[sys.argv.index("--") + 1 :]
+    request = json.loads(request_file.read_text(encoding="utf-8"))
+    sys.path[:0] = [str(converter), str(converter / "gguf-py")]
+    patch_unknown_tokenizer(request)
+    if request.get("merge_scores"):
+        patch_missing_scores(request)
+    script = converter / "convert_hf_to_gguf.py"
+    sys.argv = [str(script), *arguments]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        request_file.write_text(json.dumps(request), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
