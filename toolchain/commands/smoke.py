@@ -1,0 +1,51 @@
+"""`edgeforge smoke`: the smoke test again, on a finished bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from common.errors import UserError
+from toolchain.options import MAKE_VARIABLES, add_options, bundle_folder
+
+HELP = "run the smoke test of a finished bundle"
+EXAMPLES = (
+    "edgeforge smoke --target laptop",
+    "edgeforge smoke --target jetson --model PATH --json",
+)
+
+_FAILED = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    add_options(parser, *MAKE_VARIABLES, "json")
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="threads (default: the best count found)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one repetition of each figure, no thread sweep"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Test the bundle in a fresh process; 0 when every check passed, 1 when one failed."""
+    from toolchain.smoke import run_smoke
+
+    if args.host:
+        raise UserError(
+            "smoke tests on another machine (--host) are not available yet",
+            "copy the bundle's folder there and run: python3 smoke_test.py",
+        )
+    result = run_smoke(bundle_folder(args), threads=args.threads, quick=args.quick)
+    if args.json:
+        print(json.dumps(result.data, indent=2, ensure_ascii=False))
+    else:
+        print(result.table, end="")
+    return 0 if result.passed else _FAILED
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no positive whole number")
+    return int(text)

@@ -1,0 +1,226 @@
+"""Stage `bundle`: what goes to the device, in one folder that explains and proves itself.
+
+    model-Q4_K_M.gguf  Modelfile  tokenizer/  prompts.jsonl  smoke_test.py  profile.json
+    manifest.json  report.md  report.zh-CN.md  LICENSE  artifact.json  SHA256SUMS
+
+The expected answers come from the bundle's own smoke test in a process of its own, so that what is
+recorded and what is tested later run the same code with the same settings. Two builds of the same
+inputs with the same versions on one machine give the same bytes; SHA256SUMS covers every file but
+itself. What depends on time or machine goes into `log/`, which it does not cover.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from common.errors import UserError
+from common.files import read_json, require_free_bytes, sha256_file, write_json, write_text
+from toolchain import artifact as artifacts
+from toolchain.artifact import Artifact
+from toolchain.checkpoint.documents import license_of
+from toolchain.data.text import task_examples
+from toolchain.export.manifest import make_manifest
+from toolchain.export.modelfile_settings import modelfile_settings
+from toolchain.export.ollama.modelfile import write_modelfiles
+from toolchain.export.prompts import prompt_rows, write_rows
+from toolchain.report.write import LANGUAGES, report_name, write_report
+from toolchain.stage import Input, StageConfig
+
+NAME = "bundle"
+VERSION = 1
+TOOLS = ("llama-cpp-python", "transformers")
+
+MANIFEST_FILE, PROFILE_FILE, PROMPTS_FILE = "manifest.json", "profile.json", "prompts.jsonl"
+SMOKE_TEST, SUMS_FILE, LOG_FOLDER = "smoke_test.py", "SHA256SUMS", "log"
+TOKENIZER_FOLDER = "tokenizer"
+_PROFILE_SCHEMA = 1
+_GIB = 1 << 30
+_RECORD_TIMEOUT_SEC = 3600
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
+    *("chat_template.jinja", "chat_template.json", "generation_config.json"),
+)
+
+
+class Config(StageConfig):
+    """What a bundle tells beside its model file.
+
+    `target`, `recipe` and `plan` are plain data (`Target.model_dump(mode="json")`,
+    `dataclasses.asdict(Plan)`); `budget` has `max_kld` and `min_task_share`; `tried` are the
+    records of the choice (`Tried.as_json()`); `checkpoint_files` maps the base checkpoint's files
+    to their SHA-256; `reference_quality` is the quality artifact of the unquantized file.
+    """
+
+    model: str
+    target: dict[str, Any]
+    recipe: dict[str, Any]
+    plan: dict[str, Any]
+    budget: dict[str, float] = Field(default_factory=dict)
+    tried: tuple[dict[str, Any], ...] = ()
+    checkpoint: Input
+    checkpoint_files: dict[str, str] = Field(default_factory=dict)
+    task: Input | None = None
+    converted: Input | None = None
+    imatrix: Input | None = None
+    parity: Input | None = None
+    quality: Input | None = None
+    reference_quality: Input | None = None
+    trust_remote_code: bool = False
+
+
+def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
+    """Write the bundle of the quantized GGUF in `source` into `out_dir`.
+
+    Raises `UserError` when the disk is too small, no prompt fits the context, or the engine refuses
+    the model.
+    """
+    model = source.only(".gguf")
+    require_free_bytes(out_dir, model.stat().st_size + (64 << 20), "the bundle")
+    shutil.copyfile(model, out_dir / model.name)
+    _copy_tokenizer(config.checkpoint.path, out_dir / TOKENIZER_FOLDER)
+    _copy_license(config.checkpoint.path, out_dir)
+    shutil.copyfile(smoke_test_script(), out_dir / SMOKE_TEST)
+    rows, stop_texts = prompt_rows(
+        config.checkpoint.path,
+        _examples(config),
+        int(config.plan["context_tokens"]),
+        trust_remote_code=config.trust_remote_code,
+    )
+    ollama = _write_modelfiles(out_dir, model.name, config, stop_texts)
+    write_rows(out_dir / PROMPTS_FILE, rows)
+    profile = smoke_profile(config, model.name, stop_texts)
+    write_json(out_dir / PROFILE_FILE, profile)
+    write_json(out_dir / PROFILE_FILE, {**profile, "recorded": record_answers(out_dir)})
+    manifest = make_manifest(source, config, ollama, digests(out_dir), TOOLS)
+    write_json(out_dir / MANIFEST_FILE, manifest)
+    for language in LANGUAGES:
+        write_text(out_dir / report_name(language), write_report(manifest, language))
+    described = artifacts.describe(
+        out_dir,
+        format="bundle",
+        stage=NAME,
+        config={"model": config.model, "target": config.target["name"]},
+        parents=[source.digest, config.checkpoint.digest],
+        versions=manifest["versions"],
+        measurements={"size_bytes": manifest["model_file"]["size_bytes"]},
+    )
+    write_sums(out_dir)
+    return described
+
+
+def smoke_test_script() -> Path:
+    """The smoke test as it lies in this checkout (`scripts/smoke_test.py`)."""
+    path = Path(__file__).resolve().parents[2] / "scripts" / SMOKE_TEST
+    if not path.is_file():
+        raise UserError(f"{path} is missing", "run edgeforge from its source checkout: make setup")
+    return path
+
+
+def smoke_profile(config: Config, model_file: str, stop_texts: Sequence[str]) -> dict[str, Any]:
+    """`profile.json`: what the smoke test needs of the target and the plan."""
+    target = config.target
+    smoke, memory, accelerator = target["smoke"], target["memory"], target["accelerator"]
+    own = accelerator.get("bandwidth_gb_per_sec") if target["gpu_layers"] != 0 else None
+    thresholds = {name: value for name, value in smoke.items() if not name.endswith("_gib")}
+    thresholds["max_peak_rss_bytes"] = int(smoke["max_peak_rss_gib"] * _GIB)
+    return {
+        "schema": _PROFILE_SCHEMA,
+        "model": config.model,
+        "target": target["name"],
+        "model_file": model_file,
+        "threads": target["threads"] if isinstance(target["threads"], int) else None,
+        "cores": target["processor"]["cores"],
+        "context_length": config.plan["context_tokens"],
+        "kv_cache_type": config.plan["kv_cache_type"],
+        "gpu_layers": target["gpu_layers"],
+        "memory_bandwidth_bytes_per_sec": (own or memory["bandwidth_gb_per_sec"]) * 1e9,
+        "stop_texts": list(stop_texts),
+        "thresholds": thresholds,
+    }
+
+
+def record_answers(bundle: Path) -> dict[str, Any]:
+    """Let the bundle's smoke test answer its prompts and write the answers down; which engine did.
+
+    Runs in a fresh process. Raises `UserError` with the engine's own reason.
+    """
+    result = bundle / f".{SMOKE_TEST}.json"
+    command = [sys.executable, "-B", str(bundle / SMOKE_TEST), "--record", "--json", str(result)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_RECORD_TIMEOUT_SEC)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UserError(
+            f"the bundle's answers cannot be recorded: {reason}",
+            "edgeforge doctor tells whether the engine works",
+        )
+    recorded: dict[str, Any] = read_json(result)
+    result.unlink()
+    return recorded
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in the bundle, `log/` and SHA256SUMS aside."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not _is_uncovered(path.relative_to(folder))
+    }
+
+
+def write_sums(folder: Path) -> None:
+    """SHA256SUMS of a bundle, for `sha256sum -c SHA256SUMS`."""
+    lines = [f"{digest}  {name}\n" for name, digest in digests(folder).items()]
+    write_text(folder / SUMS_FILE, "".join(lines))
+
+
+def _is_uncovered(name: Path) -> bool:
+    return name.parts[0] == LOG_FOLDER or name == Path(SUMS_FILE)
+
+
+def _copy_tokenizer(checkpoint: Path, folder: Path) -> None:
+    folder.mkdir()
+    for name in _TOKENIZER_FILES:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
+
+
+def _copy_license(checkpoint: Path, folder: Path) -> None:
+    _, file = license_of(checkpoint)
+    if file is not None:
+        shutil.copyfile(file, folder / "LICENSE")
+
+
+def _examples(config: Config) -> Any:
+    if config.task is None:
+        return None
+    return task_examples(config.checkpoint.path, config.task.path)
+
+
+def _write_modelfiles(
+    folder: Path, model_file: str, config: Config, stop_texts: Sequence[str]
+) -> dict[str, Any]:
+    settings = modelfile_settings(
+        config.checkpoint.path,
+        folder / model_file,
+        config.target,
+        config.plan,
+        config.recipe,
+        stop_texts,
+    )
+    written = write_modelfiles(folder, model_file, settings)
+    return {
+        "files": list(written.files),
+        "family": written.match.family if written.match else None,
+        "refusal": written.refusal,
+        "notes": list(written.notes),
+        "stops": list(written.stops),
+        "parameters": dict(written.parameters),
+    }

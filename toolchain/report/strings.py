@@ -1,0 +1,127 @@
+"""The words of the reports: every text once, in English and in Chinese, side by side."""
+
+from __future__ import annotations
+
+LANGUAGES = ("en", "zh-CN")
+
+_TEXTS: dict[str, tuple[str, str]] = {
+    "title": ("{model} for {target}", "{model}：适用于 {target}"),
+    "summary": (
+        "**{verdict}** {type}, {size}, {bits} bits per weight, for {title}.",
+        "**{verdict}** {type}，{size}，每权重 {bits} 位，适用于{title}。",
+    ),
+    "all_passed": ("All gates passed.", "所有检查均通过。"),
+    "some_failed": ("Outside the budget: {names}.", "超出预算：{names}。"),
+    "no_gates": ("No gate was run.", "未进行任何检查。"),
+    "log_note": (
+        "What depends on the machine (speed, memory, time) is in `log/smoke.md` after a smoke "
+        "test; SHA256SUMS covers every file but itself and `log/`.",
+        "与机器有关的结果（速度、内存、时间）在烟雾测试后写入 `log/smoke.md`；"
+        "SHA256SUMS 覆盖除其自身和 `log/` 以外的所有文件。",
+    ),
+    "gates": ("Is it the same model?", "是否仍是同一个模型？"),
+    "gates_columns": ("gate | figure | limit | | detail", "检查项 | 数值 | 界限 | | 说明"),
+    "evaluated_on": (
+        "Logits, perplexity and KLD: {scored_tokens} tokens of {name}, held out, at most "
+        "{max_tokens}, context {context_tokens}, seed {seed}.",
+        "logits、困惑度与 KLD：取自留出文本 {name} 的 {scored_tokens} 个 token"
+        "（上限 {max_tokens}），上下文 {context_tokens}，随机种子 {seed}。",
+    ),
+    "tried": ("Candidates", "候选量化类型"),
+    "tried_columns": (
+        "type | size | bits/weight | mean KLD | task score | verdict | reason",
+        "类型 | 大小 | 位/权重 | 平均 KLD | 任务得分 | 结果 | 原因",
+    ),
+    "types": ("Tensor types", "张量类型"),
+    "types_columns": ("intended | in the file | tensors", "预期 | 文件中 | 张量数"),
+    "no_fallback": ("No tensor fell back to another type.", "没有张量退回到其他类型。"),
+    "fallback": (
+        "**Warning:** {count} tensors fell back to a larger type because their rows "
+        "(of {columns} values) are no multiple of the block length (256 for K-quants, 32 for Q4_0 "
+        "and Q8_0). Mend: snap these widths to multiples of 256 when the model is made or pruned.",
+        "**警告：** 有 {count} 个张量退回到更大的类型，因为其行长（{columns}）不是块长的整数倍"
+        "（K 量化为 256，Q4_0 与 Q8_0 为 32）。"
+        "解决办法：在构建或剪枝模型时将这些宽度取为 256 的倍数。",
+    ),
+    "plan": ("Memory on the target", "目标设备上的内存"),
+    "plan_columns": (
+        "context | weights | KV cache ({kv}) | compute buffers | total | usable | estimated decode",
+        "上下文 | 权重 | KV 缓存（{kv}）| 计算缓冲 | 合计 | 可用 | 预计解码速度",
+    ),
+    "run": ("How to run it", "如何运行"),
+    "run_check": ("prove it on the device", "在设备上验证"),
+    "jinja_only": (
+        "Ollama: needs version 0.30 or newer, because no template for older ones renders the same: "
+        "{reason}",
+        "Ollama：需要 0.30 或更新版本，因为没有适用于旧版本且渲染结果相同的模板：{reason}",
+    ),
+    "provenance": ("Where it comes from", "来源"),
+    "provenance_columns": ("what | value", "项目 | 值"),
+    "base": ("base checkpoint (digest of {count} files)", "基础检查点（{count} 个文件的摘要）"),
+    "file": ("model file (SHA-256)", "模型文件（SHA-256）"),
+    "stages": ("stages", "阶段"),
+    "versions": ("versions", "版本"),
+    "license": ("licence of the model", "模型许可证"),
+    "unknown": ("unknown: ask whoever made the checkpoint", "未知：请询问检查点的发布者"),
+    "passed": ("passed", "通过"),
+    "failed": ("**FAILED**", "**未通过**"),
+    "chosen": ("chosen", "选用"),
+    "passed over": ("passed over", "未选用"),
+    "not tried": ("not tried", "未尝试"),
+    "no limit": ("no limit", "无界限"),
+    "not measured": ("not measured", "未测量"),
+    "smoke": ("Smoke test: {verdict}", "烟雾测试：{verdict}"),
+    "smoke_columns": ("check | value | limit | | note", "检查项 | 数值 | 界限 | | 备注"),
+    "threads": (
+        "Best thread count {best} of {cores} usable cores (the profile asks for {profile}); "
+        "decode tokens/s: {rates}.",
+        "最佳线程数 {best}（可用核心 {cores}，配置为 {profile}）；解码 tokens/s：{rates}。",
+    ),
+    "machine": (
+        "{cpu}; {engine} {version}; memory bandwidth {bandwidth} GB/s (copy), load per core "
+        "{load} before the test. Speed limits scaled: decode × {decode}, prefill × {prefill}.",
+        "{cpu}；{engine} {version}；内存带宽 {bandwidth} GB/s（拷贝），测试前每核负载 {load}。"
+        "速度界限缩放：解码 × {decode}，预填充 × {prefill}。",
+    ),
+}
+
+# Names of gates and of the smoke test's checks.
+_NAMES_ZH = {
+    "token ids": "token id",
+    "chat prompt": "对话提示",
+    "stop tokens": "停止 token",
+    "logits top-1 agreement": "logits top-1 一致率",
+    "logits mean KLD": "logits 平均 KLD",
+    "perplexity": "困惑度",
+    "mean KLD": "平均 KLD",
+    "99th percentile KLD": "KLD 第 99 百分位",
+    "top-1 agreement": "top-1 一致率",
+    "task score": "任务得分",
+    "task score kept": "任务得分保留率",
+    "digests": "文件摘要",
+    "load_sec": "加载时间",
+    "prompt_token_ids": "提示的 token id",
+    "equal_answers": "答案一致",
+    "agreeing_prefix": "一致前缀",
+    "stop_token": "停止 token",
+    "task_score": "任务得分",
+    "prefill_tokens_per_sec": "预填充速度",
+    "decode_tokens_per_sec": "解码速度",
+    "ttft_sec": "首 token 时间",
+    "peak_rss_bytes": "峰值内存（RSS）",
+}
+
+
+def name_of(name: str, language: str) -> str:
+    """A gate's or check's name for readers; one that is not known stays as it is."""
+    return name if language == LANGUAGES[0] else _NAMES_ZH.get(name, name)
+
+
+def text(key: str, language: str, **values: object) -> str:
+    """A text in a language of `LANGUAGES`, with its values filled in."""
+    return _TEXTS[key][LANGUAGES.index(language)].format(**values)
+
+
+def keys() -> tuple[str, ...]:
+    """Names of all texts."""
+    return tuple(_TEXTS)

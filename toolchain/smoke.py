@@ -1,0 +1,88 @@
+"""Run a bundle's own smoke test in a fresh process and keep its result in the bundle's `log/`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import read_json, write_json, write_text
+from toolchain.report.smoke import smoke_report
+from toolchain.report.strings import LANGUAGES
+
+SMOKE_TEST, LOG_FOLDER = "smoke_test.py", "log"
+_CANNOT_RUN = 2
+_TIMEOUT_SEC = 3600.0
+
+
+@dataclass(frozen=True)
+class SmokeResult:
+    """What the smoke test found: its whole result, and the table that it printed."""
+
+    passed: bool
+    data: Mapping[str, Any]
+    table: str
+
+    def failed_checks(self) -> list[str]:
+        """Names of the checks that failed."""
+        return [check["name"] for check in self.data["checks"] if check["status"] == "failed"]
+
+
+def run_smoke(
+    bundle: Path,
+    *,
+    threads: int | None = None,
+    quick: bool = False,
+    timeout_sec: float = _TIMEOUT_SEC,
+) -> SmokeResult:
+    """Test the bundle and write `log/smoke.json` and `log/smoke.md` into it.
+
+    A failed check is a result, not an error. Raises `UserError` when there is no bundle or the test
+    could not run: engine missing, died, too slow.
+    """
+    if not (bundle / SMOKE_TEST).is_file():
+        raise UserError(
+            f"there is no bundle in {bundle}", "build it first: make target=… (edgeforge build)"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "smoke.json"
+        command = [sys.executable, "-B", str(bundle / SMOKE_TEST), "--json", str(report)]
+        command += [] if threads is None else ["--threads", str(threads)]
+        command += ["--quick"] if quick else []
+        done = _run(command, timeout_sec)
+        if not report.is_file():
+            raise _cannot_run(done)
+        data = read_json(report)
+    log = bundle / LOG_FOLDER
+    log.mkdir(exist_ok=True)
+    write_json(log / "smoke.json", data)
+    for language in LANGUAGES:
+        name = "smoke.md" if language == LANGUAGES[0] else f"smoke.{language}.md"
+        write_text(log / name, smoke_report(data, language))
+    return SmokeResult(data["verdict"] == "passed", data, done.stdout)
+
+
+def _run(command: list[str], timeout_sec: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_sec)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"the smoke test did not end within {timeout_sec:.0f} s and was stopped",
+            "look at the machine's load and free memory, then try again",
+        ) from None
+
+
+def _cannot_run(done: subprocess.CompletedProcess[str]) -> UserError:
+    reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    if done.returncode == _CANNOT_RUN:
+        return UserError(reason, "build the bundle again, or install the engine it names")
+    how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
+    return UserError(
+        f"the smoke test died ({how}): {reason}",
+        "the engine may be short of memory or refuse this model: edgeforge doctor",
+    )
