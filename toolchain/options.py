@@ -72,6 +72,10 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# The variables of every verb of the Makefile; each verb takes them all and uses what it needs.
+MAKE_VARIABLES = ("target", "model", "recipe", "quantization", "out", "host")
+
+
 def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add shared options by name, in the order given."""
     for name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,31 @@ STAGES_FOLDER = ".stages"
 _KEY_LENGTH = 16
 
 
-@dataclass
+def say_on_stderr(line: str) -> None:
+    """Progress for people; results go to stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """A stage that was run, or found finished, in this build."""
+
+    stage: str
+    result: str
+    reused: bool
+    wall_sec: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The record for the build's log."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Workspace:
-    """Where finished stages lie (`OUT/<model>/.stages`), and a record of what ran in this build."""
+    """Where finished stages lie (`OUT/<model>/.stages`), and what happened in this build."""
 
     root: Path
-    ran: list[str] = field(default_factory=list)
-    reused: list[str] = field(default_factory=list)
+    events: list[StageEvent] = field(default_factory=list)
 
     @property
     def stages(self) -> Path:
@@ -61,25 +79,21 @@ def run_stage(
     source: Artifact,
     config: StageConfig,
     workspace: Workspace,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> Artifact:
     """The stage's artifact: the finished one when there is one, else made now and moved into place.
 
     Raises whatever the stage raises; the workspace then holds what it held before.
     """
-    say = say or _to_stderr
     folder = stage_folder(stage, source, config, workspace)
     if finished(stage, source, config, workspace):
-        workspace.reused.append(stage.NAME)
+        workspace.events.append(StageEvent(stage.NAME, folder.name, reused=True))
         return artifacts.load(folder)
     say(f"{stage.NAME} …")
     start = time.perf_counter()
     with folder_in_the_making(folder) as partial:
         stage.run(source, config, partial)
-    workspace.ran.append(stage.NAME)
-    say(f"{stage.NAME} done in {time.perf_counter() - start:.1f} s")
+    wall_sec = time.perf_counter() - start
+    workspace.events.append(StageEvent(stage.NAME, folder.name, False, round(wall_sec, 3)))
+    say(f"{stage.NAME} done in {wall_sec:.1f} s")
     return artifacts.load(folder)
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -43,7 +43,10 @@ def test_a_finished_stage_is_not_run_again(tmp_path: Path, stage: SimpleNamespac
     again = run_stage(stage, source, Config(suffix="!"), work)
     assert first == again
     assert first.file("out.txt").read_text() == "HELLO!"
-    assert (work.ran, work.reused) == (["upper"], ["upper"])
+    assert [(event.stage, event.reused) for event in work.events] == [
+        ("upper", False),
+        ("upper", True),
+    ]
 
 
 def test_every_input_is_part_of_the_key(tmp_path: Path, stage: SimpleNamespace) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain.options import add_options, bundle_folder
+from toolchain.options import MAKE_VARIABLES, add_options, bundle_folder
 
 if TYPE_CHECKING:
     from runtimes.ollama import Client
@@ -26,7 +26,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    add_options(parser, "target", "model", "out", "json")
+    add_options(parser, *MAKE_VARIABLES, "json")
     parser.add_argument(
         "--name", help="the model's name in Ollama (default: edgeforge-<model>-<target>)"
     )

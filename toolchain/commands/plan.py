@@ -6,7 +6,7 @@ import argparse
 import json
 
 from common.errors import UserError
-from toolchain.options import add_options
+from toolchain.options import MAKE_VARIABLES, add_options
 
 HELP = "what a build would do: sizes, memory, expected speed; writes nothing"
 EXAMPLES = (
@@ -18,7 +18,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    add_options(parser, "target", "model", "recipe", "quantization", "json", "trust_remote_code")
+    add_options(parser, *MAKE_VARIABLES, "json", "trust_remote_code")
 
 
 def run(args: argparse.Namespace) -> int:

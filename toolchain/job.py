@@ -1,0 +1,160 @@
+"""What a build works on, settled before any work: target, recipe, checkpoint, plan, texts, room.
+
+Everything that can be refused without work is refused here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import UserError
+from common.files import require_free_bytes
+from toolchain.pipeline import Workspace
+from toolchain.plan import AUTO
+from toolchain.plan_report import quality_budget
+
+if TYPE_CHECKING:
+    from targets.schema import Target
+    from toolchain.artifact import Artifact
+    from toolchain.checkpoint.info import CheckpointInfo
+    from toolchain.data.text import TextSource
+    from toolchain.plan import ModelPlan
+    from toolchain.recipe import Recipe
+    from toolchain.stage import Input
+
+_GB = 1e9
+# Torch holds the float32 weights and, while loading, one shard more; then the interpreter.
+_TORCH_OVERHEAD = 1.3
+_PROCESS_BYTES = 1_000_000_000
+_MAX_LOGITS_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What the user asked for; names as on the command line."""
+
+    target: str
+    model: str
+    recipe: str | None = None
+    quantization: str | None = None
+    out: Path = Path("build")
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A build, settled. `quantization` is a type's name or `auto`; `task` may be None."""
+
+    name: str
+    target: Target
+    recipe: Recipe
+    quantization: str
+    source: Artifact
+    info: CheckpointInfo
+    workspace: Workspace
+    calibration: TextSource
+    evaluation: TextSource
+    task: Input | None
+    trust_remote_code: bool
+
+    @property
+    def bundle(self) -> Path:
+        """Where the bundle lies, or will lie."""
+        return self.workspace.root / self.target.name
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """`max_kld` and `min_task_share`: the recipe's where it sets them, else the target's."""
+        return quality_budget(self.recipe, self.target)
+
+
+def settle(request: BuildRequest) -> Job:
+    """Read and check everything a build needs. Raises `UserError`; writes only digest caches."""
+    from runtimes.quantizer import canonical_quantization
+    from targets.registry import load_target
+    from toolchain.checkpoint.intake import checkpoint_for_build
+    from toolchain.checkpoint.locate import locate, model_name
+    from toolchain.data.text import calibration_text, evaluation_text, require_held_out
+    from toolchain.recipe import load_recipe
+
+    target, recipe = load_target(request.target), load_recipe(request.recipe)
+    wanted = request.quantization or recipe.export.quantization
+    quantization = AUTO if wanted == AUTO else canonical_quantization(wanted)
+    trust = {"allow_pickle": request.allow_pickle, "trust_remote_code": request.trust_remote_code}
+    folder = locate(request.model, **trust)
+    name = model_name(request.model)
+    workspace = Workspace(Path(request.out).absolute() / name)
+    source, info = checkpoint_for_build(folder, workspace, **trust)
+    calibration = calibration_text(folder, recipe.export.calibration)
+    evaluation = evaluation_text(folder, recipe.evaluate.text)
+    require_held_out(calibration, evaluation)
+    return Job(
+        name=name,
+        target=target,
+        recipe=recipe,
+        quantization=quantization,
+        source=source,
+        info=info,
+        workspace=workspace,
+        calibration=calibration,
+        evaluation=evaluation,
+        task=_task(folder, recipe),
+        trust_remote_code=request.trust_remote_code,
+    )
+
+
+def plan_of(job: Job) -> ModelPlan:
+    """The plan of the job. Raises `UserError` when no type fits the target."""
+    from toolchain.plan import plan_model
+
+    export = job.recipe.export
+    found = plan_model(
+        job.info,
+        job.target,
+        job.quantization,
+        with_imatrix=export.imatrix,
+        tensor_types=export.tensor_types,
+        pure=export.pure,
+    )
+    if not found.order:
+        tried = [f"{c.size.quantization}: {c.reason}" for c in found.plan.candidates]
+        raise UserError(
+            f"{job.name} does not fit {job.target.name} in any type tried",
+            "take a smaller model, a smaller type (quantization=…), or a larger target",
+            details=tried,
+        )
+    return found
+
+
+def require_room(job: Job, found: ModelPlan) -> None:
+    """Raise `UserError` when disk or memory is too small for the build, before work begins."""
+    import psutil
+
+    from toolchain.export.gguf.convert import chosen_intermediate
+
+    kind = chosen_intermediate(job.recipe.export.intermediate, job.info.parameters)
+    unquantized = job.info.parameters * (4 if kind == "f32" else 2)
+    candidates = [c.size.weights_bytes for c in found.plan.candidates if c.fits]
+    logits = min(job.recipe.evaluate.max_tokens * (job.info.vocab_size or 0) * 4, _MAX_LOGITS_BYTES)
+    # Unquantized file, every candidate once, the bundle's copy, two sets of logits.
+    needed = unquantized + sum(candidates) + max(candidates) + 2 * logits
+    require_free_bytes(job.workspace.root, needed, f"building {job.name}")
+    memory = int(job.info.parameters * 4 * _TORCH_OVERHEAD) + _PROCESS_BYTES
+    available = psutil.virtual_memory().available
+    if available < memory:
+        raise UserError(
+            f"not enough memory to prove {job.name} against torch in float32: about "
+            f"{memory / _GB:.1f} GB needed, {available / _GB:.1f} GB available",
+            "close other programs, or build on a machine with more memory",
+        )
+
+
+def _task(checkpoint: Path, recipe: Recipe) -> Input | None:
+    from toolchain.data.text import COMPANION_FOLDER, task_examples
+    from toolchain.stage import Input
+
+    path = recipe.evaluate.task or checkpoint / COMPANION_FOLDER / "task.jsonl"
+    return Input.of_file(path) if task_examples(checkpoint, recipe.evaluate.task) else None

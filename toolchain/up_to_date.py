@@ -1,0 +1,89 @@
+"""Is the finished bundle what this build would make? Decided in a moment, nothing heavy imported.
+
+`log/build.json` in the bundle holds the key of everything that decided its bytes, and size and
+modification time of each file; times and places live there too, never in a shipped file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import UserError
+from common.files import read_json, sha256_file, sha256_json, write_json
+
+if TYPE_CHECKING:
+    from toolchain.job import Job
+
+LOG_FOLDER = "log"
+LOG_FILE = "build.json"
+_ROOT = Path(__file__).resolve().parents[1]
+_CODE = ("common", "runtimes", "targets", "toolchain")
+_TOOLS = ("gguf", "llama-cpp-python", "torch", "transformers")
+
+
+def build_key(job: Job) -> str:
+    """Digest of checkpoint, target, recipe, texts, task, tool versions and the tool's own code."""
+    recipe = job.recipe.model_dump(mode="json", exclude={"name", "description"})
+    for section, name in (("export", "calibration"), ("evaluate", "text"), ("evaluate", "task")):
+        recipe[section].pop(name)  # their content counts, below
+    return sha256_json(
+        {
+            "checkpoint": job.source.digest,
+            "target": job.target.model_dump(mode="json"),
+            "recipe": recipe,
+            "quantization": job.quantization,
+            "calibration": job.calibration.digest,
+            "evaluation": job.evaluation.digest,
+            "task": job.task.digest if job.task else None,
+            "tools": {name: version(name) for name in _TOOLS},
+            "code": _code_digest(),
+        }
+    )
+
+
+def is_finished(bundle: Path, key: str) -> bool:
+    """Whether the bundle has this key, passed, and none of its files was touched since."""
+    try:
+        log = read_json(bundle / LOG_FOLDER / LOG_FILE)
+        return bool(log["key"] == key and log["passed"] and log["files"] == _marks(bundle))
+    except (UserError, KeyError, TypeError, OSError):
+        return False
+
+
+def write_log(job: Job, key: str, *, passed: bool) -> None:
+    """Leave `log/build.json` in the bundle: key, verdict, when, and how long each stage took."""
+    log = job.bundle / LOG_FOLDER
+    log.mkdir(exist_ok=True)
+    facts = {
+        "key": key,
+        "passed": passed,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "checkpoint": str(job.info.path),
+        "stages": [event.as_json() for event in job.workspace.events],
+        "files": _marks(job.bundle),
+    }
+    write_json(log / LOG_FILE, facts)
+
+
+def _marks(bundle: Path) -> dict[str, list[int]]:
+    """Size and modification time of every shipped file."""
+    marks: dict[str, Any] = {}
+    for path in sorted(bundle.rglob("*")):
+        name = path.relative_to(bundle)
+        if path.is_file() and name.parts[0] != LOG_FOLDER:
+            facts = path.stat()
+            marks[name.as_posix()] = [facts.st_size, facts.st_mtime_ns]
+    return marks
+
+
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    for package in _CODE:
+        for path in sorted((_ROOT / package).rglob("*.py")):
+            digest.update(path.relative_to(_ROOT).as_posix().encode() + path.read_bytes())
+    digest.update(sha256_file(_ROOT / "scripts" / "smoke_test.py").encode())
+    return digest.hexdigest()
