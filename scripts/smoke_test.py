@@ -847,8 +847,12 @@ def table(result: Result) -> str:
     if load > BUSY_LOAD_PER_CORE:
         lines.append(f"busy machine: load per core {load:.1f}; speeds read low")
     name = " for ".join(part for part in (result.model, result.target) if part)
-    seconds = result.machine["test_sec"]
-    lines.append(f"smoke test {result.verdict} in {seconds:.1f} s: {name}")
+    lines.append(
+        "smoke test {verdict} in {test_sec:.1f} s on this machine ({architecture}, {cpu}): ".format(
+            verdict=result.verdict, **result.machine
+        )
+        + name
+    )
     return "\n".join(lines)
 
 

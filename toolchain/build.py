@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.files import folder_in_the_making
+from common.locks import only_writer
 from toolchain import up_to_date
 from toolchain.job import BuildRequest, Job, plan_of, require_room, settle
 from toolchain.pipeline import run_stage, say_on_stderr
@@ -64,6 +65,11 @@ def build(request: BuildRequest, say: Callable[[str], None] = say_on_stderr) -> 
         return BuildResult(job.bundle, up_to_date=True)
     plan = plan_of(job)
     require_room(job, plan)
+    with only_writer(job.workspace.root):
+        return _build(job, plan, key, say)
+
+
+def _build(job: Job, plan: ModelPlan, key: str, say: Callable[[str], None]) -> BuildResult:
     exported = export(job, plan, say)
     if "bundle" not in job.recipe.stages:
         return BuildResult(exported.choice.quantized.path, up_to_date=False)
@@ -160,6 +166,7 @@ def _imatrix(job: Job, source: Artifact, say: Callable[[str], None]) -> Artifact
     config = imatrix.Config(
         calibration=_text_input(job, job.calibration),
         max_tokens=job.recipe.export.calibration_tokens,
+        trust_remote_code=job.trust_remote_code,
     )
     return run_stage(imatrix, source, config, job.workspace, say)
 

@@ -131,9 +131,8 @@ def plan_of(job: Job) -> ModelPlan:
 
 def require_room(job: Job, found: ModelPlan) -> None:
     """Raise `UserError` when disk or memory is too small for the build, before work begins."""
-    import psutil
-
     from toolchain.export.gguf.convert import chosen_intermediate
+    from toolchain.hf import free_memory_bytes
 
     kind = chosen_intermediate(job.recipe.export.intermediate, job.info.parameters)
     unquantized = job.info.parameters * (4 if kind == "f32" else 2)
@@ -141,9 +140,10 @@ def require_room(job: Job, found: ModelPlan) -> None:
     logits = min(job.recipe.evaluate.max_tokens * (job.info.vocab_size or 0) * 4, _MAX_LOGITS_BYTES)
     # Unquantized file, every candidate once, the bundle's copy, two sets of logits.
     needed = unquantized + sum(candidates) + max(candidates) + 2 * logits
-    require_free_bytes(job.workspace.root, needed, f"building {job.name}")
+    there = sum(path.stat().st_size for path in job.workspace.root.rglob("*") if path.is_file())
+    require_free_bytes(job.workspace.root, needed - there, f"building {job.name}")
     memory = int(job.info.parameters * 4 * _TORCH_OVERHEAD) + _PROCESS_BYTES
-    available = psutil.virtual_memory().available
+    available = free_memory_bytes()
     if available < memory:
         raise UserError(
             f"not enough memory to prove {job.name} against torch in float32: about "

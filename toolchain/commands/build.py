@@ -70,7 +70,7 @@ def _as_json(result: BuildResult) -> dict[str, Any]:
 
 
 def _as_text(result: BuildResult) -> str:
-    from toolchain.plan_report import size_text
+    from toolchain.report.markdown import size
 
     shown = _shown(result.bundle)
     if result.up_to_date:
@@ -82,7 +82,7 @@ def _as_text(result: BuildResult) -> str:
     file = manifest["model_file"]
     lines.append(
         f"{manifest['model']} for {manifest['target']['name']}: {manifest['quantization']}, "
-        f"{size_text(file['size_bytes'])}, {file['bits_per_weight']:.2f} bits per weight"
+        f"{size(file['size_bytes'])}, {file['bits_per_weight']:.2f} bits per weight"
     )
     lines += [_gate_line(gate) for gate in manifest["gates"]]
     lines.append(f"bundle: {shown} (read {shown}/report.md)")
@@ -90,11 +90,11 @@ def _as_text(result: BuildResult) -> str:
 
 
 def _gate_line(gate: dict[str, Any]) -> str:
-    mark = {True: "passed", False: "FAILED", None: "-"}[gate["passed"]]
-    limit = "" if gate["limit"] is None else f" (limit {gate['limit']:g})"
-    figure = gate["figure"]
-    value = f"{figure:.6g}" if isinstance(figure, int | float) else str(figure)
-    return f"  {gate['name']:<24} {value}{limit}  {mark}"
+    if gate["figure"] is None:
+        return f"  {gate['name']:<24} {gate['detail']}"
+    mark = {True: "passed", False: "FAILED", None: "no limit"}[gate["passed"]]
+    limit = "" if gate["limit"] is None else f"limit {gate['limit']:g}"
+    return f"  {gate['name']:<24} {gate['figure']:<12.4g} {limit:<14} {mark}"
 
 
 def _manifest(bundle: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    add_options(parser, *MAKE_VARIABLES, "json")
+    add_options(parser, *MAKE_VARIABLES, "json", "dry_run")
     parser.add_argument(
         "--name", help="the model's name in Ollama (default: edgeforge-<model>-<target>)"
     )
@@ -43,7 +43,10 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = bundle_folder(args)
     name = check_name(args.name or default_name(bundle))
-    find_binary()
+    binary = find_binary()
+    if args.dry_run:
+        print(f"would run {binary} create {name} from {bundle} and check it there")
+        return 0
     with contextlib.ExitStack() as stack:
         client = _running() or stack.enter_context(_started())
         version, modelfile, checks = _prove(client, name, bundle)

@@ -19,7 +19,7 @@ _FAILED = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
-    add_options(parser, *MAKE_VARIABLES, "json")
+    add_options(parser, *MAKE_VARIABLES, "json", "dry_run")
     parser.add_argument(
         "--threads", type=_positive, metavar="N", help="threads (default: the best count found)"
     )
@@ -30,14 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Test the bundle in a fresh process; 0 when every check passed, 1 when one failed."""
-    from toolchain.smoke import run_smoke
+    from toolchain.smoke import LOG_FOLDER, SMOKE_TEST, run_smoke
 
     if args.host:
         raise UserError(
             "smoke tests on another machine (--host) are not available yet",
             "copy the bundle's folder there and run: python3 smoke_test.py",
         )
-    result = run_smoke(bundle_folder(args), threads=args.threads, quick=args.quick)
+    bundle = bundle_folder(args)
+    if args.dry_run:
+        print(
+            f"would run {bundle / SMOKE_TEST} in a fresh process and write {bundle / LOG_FOLDER}/"
+        )
+        return 0
+    result = run_smoke(bundle, threads=args.threads, quick=args.quick)
     if args.json:
         print(json.dumps(result.data, indent=2, ensure_ascii=False))
     else:

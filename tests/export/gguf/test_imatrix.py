@@ -84,8 +84,11 @@ def test_documents_begin_with_bos_once() -> None:
     class Tokenizer:  # the two things that chunking asks of one
         bos_token = "<s>"
 
-        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-            return [1] * (add_special_tokens or text.startswith("<s>")) + [5] * len(text.split())
+        def __call__(
+            self, text: str, *, add_special_tokens: bool, verbose: bool
+        ) -> dict[str, list[int]]:
+            bos = [1] * (add_special_tokens or text.startswith("<s>"))
+            return {"input_ids": bos + [5] * len(text.split())}
 
     documents = ["word " * 40, "<s> " + "word " * 40]
     chunks = imatrix.token_chunks(Tokenizer(), documents, 1000, 30)

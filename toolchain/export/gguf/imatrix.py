@@ -25,7 +25,7 @@ from toolchain.checkpoint.weights import find_weights
 from toolchain.data.text import read_documents
 from toolchain.export.gguf.input_sums import InputSums, watch
 from toolchain.gguf_names import gguf_architecture
-from toolchain.hf import free_memory_bytes, load_tokenizer, torch_model
+from toolchain.hf import free_memory_bytes, load_tokenizer, token_ids, torch_model
 from toolchain.stage import Input, StageConfig
 
 NAME = "imatrix"
@@ -116,7 +116,7 @@ def token_chunks(
     bos = tokenizer.bos_token
     for document in documents:
         has_bos = bool(bos) and document.startswith(bos)
-        stream += tokenizer.encode(document, add_special_tokens=not has_bos)
+        stream += token_ids(tokenizer, document, add_special=not has_bos)
         if len(stream) >= max_tokens:
             break
     stream = stream[:max_tokens]

@@ -1,0 +1,62 @@
+"""What a build settles before any work: rooms, budgets, texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_llama
+
+from common.errors import UserError
+from toolchain.job import BuildRequest, Job, plan_of, require_room, settle
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("model") / "tiny", hidden=64, ffn=96)
+
+
+def settled(checkpoint: Path, out: Path, recipe: str = "") -> Job:
+    path = out / "recipe.yaml"
+    path.write_text(recipe)
+    return settle(BuildRequest("laptop", str(checkpoint), recipe=str(path), out=out / "build"))
+
+
+def test_the_recipe_overrides_the_targets_budget(checkpoint: Path, tmp_path: Path) -> None:
+    target = settled(checkpoint, tmp_path).target.quality
+    job = settled(checkpoint, tmp_path, "quality: {max_kld: 0.007}\n")
+    assert job.budget == {"max_kld": 0.007, "min_task_share": target.min_task_share}
+    assert job.bundle == tmp_path / "build" / "tiny" / "laptop"
+
+
+def test_too_little_disk_is_refused_before_work(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = settled(checkpoint, tmp_path)
+    plan = plan_of(job)
+    require_room(job, plan)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match="not enough disk for building tiny"):
+        require_room(job, plan)
+
+
+def test_too_little_memory_is_refused_before_work(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = settled(checkpoint, tmp_path)
+    monkeypatch.setattr("toolchain.hf.free_memory_bytes", lambda: 10_000_000)
+    with pytest.raises(UserError, match="not enough memory to prove tiny"):
+        require_room(job, plan_of(job))
+
+
+def test_calibrating_on_the_evaluation_text_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one document with some words in it\n<|document|>\nanother one\n")
+    recipe = f"export: {{calibration: {text}}}\nevaluate: {{text: {text}}}\n"
+    with pytest.raises(UserError, match="share 2 documents"):
+        settled(checkpoint, tmp_path, recipe)
+
+
+def test_a_type_that_does_not_exist_suggests(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Q4_K_M"):
+        settle(BuildRequest("laptop", str(checkpoint), quantization="Q4_KM", out=tmp_path))
