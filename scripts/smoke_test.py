@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 PASSED, FAILED, NOT_MEASURED, NO_LIMIT = "passed", "failed", "not measured", "no limit"
 EXIT_PASSED, EXIT_FAILED, EXIT_CANNOT_RUN = 0, 1, 2
@@ -171,6 +171,7 @@ class LlamaCpp:
 
     name = "llama-cpp-python"
     install = "pip install llama-cpp-python{version}"
+    callbacks: ClassVar[list[Any]] = []
 
     def __init__(self) -> None:
         import llama_cpp
@@ -179,9 +180,10 @@ class LlamaCpp:
         self.version = str(llama_cpp.__version__)
         self.features = llama_cpp.llama_print_system_info().decode().strip()
         self._log: list[str] = []
-        # The callback must live as long as the library may call it.
-        self._on_log = llama_cpp.llama_log_callback(self._keep_log)
-        llama_cpp.llama_log_set(self._on_log, ctypes.c_void_p(0))
+        # The library calls it as long as it is loaded, so it must outlive this object.
+        on_log = llama_cpp.llama_log_callback(self._keep_log)
+        LlamaCpp.callbacks.append(on_log)
+        llama_cpp.llama_log_set(on_log, ctypes.c_void_p(0))
         self._model: Any = None
         self._context: Any = None
         self._sampler: Any = None
