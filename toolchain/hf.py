@@ -6,11 +6,18 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from runtimes.cgroup import memory_limit
 from runtimes.threads import idle_cores
+from toolchain.widened import widen
+
+if TYPE_CHECKING:
+    from toolchain.checkpoint.info import CheckpointInfo
+
+# Loading holds a little more than the weights.
+_OVERHEAD = 1.1
 
 _LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
 
@@ -38,29 +45,25 @@ def token_ids(tokenizer: Any, text: str, *, add_special: bool) -> list[int]:
 
 @contextmanager
 def torch_model(
-    checkpoint: Path,
-    *,
-    dtype: str = "float32",
-    device: str = "cpu",
-    trust_remote_code: bool = False,
+    checkpoint: Path, *, device: str = "cpu", trust_remote_code: bool = False
 ) -> Iterator[Any]:
-    """The causal language model, ready to infer; freed at the end.
+    """The causal language model, computing in float32, ready to infer; freed at the end.
 
-    Torch computes on the cores that are idle now: its threads wait for each other too. Raises
-    `UserError` when memory is too small or the weights do not load.
+    Where memory is short for float32 weights they stay as the checkpoint has them, and each module
+    widens its own while it runs: the same results. Torch computes on the cores that are idle now:
+    its threads wait for each other too. Raises `UserError` when memory is too small or the weights
+    do not load.
     """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    torch_dtype = getattr(torch, dtype)
-    if device == "cpu":
-        _require_memory(checkpoint, torch_dtype.itemsize)
+    narrow = device == "cpu" and not _float32_fits(checkpoint)
     logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
-            dtype=torch_dtype,
+            dtype="auto" if narrow else torch.float32,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
         ).eval()
@@ -73,9 +76,17 @@ def torch_model(
     torch.set_num_threads(min(threads, idle_cores()))
     try:
         with torch.inference_mode():
-            yield model.to(device)
+            yield widen(model) if narrow else model.to(device)
     finally:
         torch.set_num_threads(threads)
+
+
+def torch_memory_bytes(info: CheckpointInfo) -> tuple[int, int]:
+    """Memory that `torch_model` needs: with float32 weights, and with weights as they are stored
+    plus the largest one in float32."""
+    largest = max((tensor.elements for tensor in info.tensors), default=0)
+    wide = int(info.parameters * 4 * _OVERHEAD)
+    return wide, int((info.weight_bytes + largest * 4) * _OVERHEAD)
 
 
 def end_token_ids(checkpoint: Path, tokenizer: Any) -> list[int]:
@@ -98,15 +109,16 @@ def free_memory_bytes() -> int:
     return min(free_bytes, limit.limit_bytes - limit.used_bytes) if limit else free_bytes
 
 
-def _require_memory(checkpoint: Path, bytes_per_weight: int) -> None:
-    """Raise when the weights cannot fit; counts tensors from their headers."""
+def _float32_fits(checkpoint: Path) -> bool:
+    """Whether float32 weights fit; raises when not even the stored ones do."""
     from toolchain.checkpoint.inspect import inspect
 
-    needed_bytes = int(inspect(checkpoint).parameters * bytes_per_weight * 1.1)
+    wide_bytes, stored_bytes = torch_memory_bytes(inspect(checkpoint))
     free_bytes = free_memory_bytes()
-    if needed_bytes > free_bytes:
+    if min(wide_bytes, stored_bytes) > free_bytes:
         raise UserError(
             f"not enough memory to run {checkpoint.name} in torch: "
-            f"{needed_bytes / 1e9:.1f} GB needed, {free_bytes / 1e9:.1f} GB free",
+            f"{min(wide_bytes, stored_bytes) / 1e9:.1f} GB needed, {free_bytes / 1e9:.1f} GB free",
             "close other programs, add swap, or build on a machine with more memory",
         )
+    return wide_bytes <= free_bytes

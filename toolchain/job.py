@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from toolchain.stage import Input
 
 _GB = 1e9
-# Torch holds the float32 weights and, while loading, one shard more; then the interpreter.
-_TORCH_OVERHEAD = 1.3
+# The interpreter, torch and the activations.
 _PROCESS_BYTES = 1_000_000_000
 _MAX_LOGITS_BYTES = 1_000_000_000
 
@@ -132,7 +131,7 @@ def plan_of(job: Job) -> ModelPlan:
 def require_room(job: Job, found: ModelPlan) -> None:
     """Raise `UserError` when disk or memory is too small for the build, before work begins."""
     from toolchain.export.gguf.convert import chosen_intermediate
-    from toolchain.hf import free_memory_bytes
+    from toolchain.hf import free_memory_bytes, torch_memory_bytes
 
     kind = chosen_intermediate(job.recipe.export.intermediate, job.info.parameters)
     unquantized = job.info.parameters * (4 if kind == "f32" else 2)
@@ -142,11 +141,11 @@ def require_room(job: Job, found: ModelPlan) -> None:
     needed = unquantized + sum(candidates) + max(candidates) + 2 * logits
     there = sum(path.stat().st_size for path in job.workspace.root.rglob("*") if path.is_file())
     require_free_bytes(job.workspace.root, needed - there, f"building {job.name}")
-    memory = int(job.info.parameters * 4 * _TORCH_OVERHEAD) + _PROCESS_BYTES
+    memory = min(torch_memory_bytes(job.info)) + _PROCESS_BYTES
     available = free_memory_bytes()
     if available < memory:
         raise UserError(
-            f"not enough memory to prove {job.name} against torch in float32: about "
+            f"not enough memory to prove {job.name} against torch: about "
             f"{memory / _GB:.1f} GB needed, {available / _GB:.1f} GB available",
             "close other programs, or build on a machine with more memory",
         )

@@ -228,7 +228,7 @@ def test_too_little_memory_is_said_before_the_weights_load(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("toolchain.hf.free_memory_bytes", lambda: 1000)
-    with pytest.raises(UserError, match="not enough memory to compare"):
+    with pytest.raises(UserError, match="not enough memory to run"):
         prove(gguf, checkpoint, evaluation, tmp_path / "out")
 
 

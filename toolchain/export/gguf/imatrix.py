@@ -21,11 +21,11 @@ from runtimes.imatrix_file import Imatrix, ImatrixEntry, write_imatrix
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint import config_facts
-from toolchain.checkpoint.weights import find_weights
+from toolchain.checkpoint.inspect import inspect
 from toolchain.data.text import read_documents
 from toolchain.export.gguf.input_sums import InputSums, watch
 from toolchain.gguf_names import gguf_architecture
-from toolchain.hf import free_memory_bytes, load_tokenizer, token_ids, torch_model
+from toolchain.hf import load_tokenizer, token_ids, torch_memory_bytes, torch_model
 from toolchain.stage import Input, StageConfig
 
 NAME = "imatrix"
@@ -33,8 +33,6 @@ VERSION = 1
 TOOLS = ("torch", "transformers", "gguf")
 
 FILE = "imatrix.gguf"
-# Room for activations beside the weights, as a share of the weights.
-_OVERHEAD = 1.25
 _FEWEST_TOKENS = 64
 
 
@@ -59,8 +57,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     trust = config.trust_remote_code
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust)
     chunks = token_chunks(tokenizer, documents, config.max_tokens, config.context_tokens)
-    dtype, device = _placement(source.path)
-    with torch_model(source.path, dtype=dtype, device=device, trust_remote_code=trust) as model:
+    device = _device(source.path)
+    with torch_model(source.path, device=device, trust_remote_code=trust) as model:
         found = _watched(model, chunks, _gguf_name(source.path))
     if found.not_covered:
         shown = ", ".join(found.not_covered[:5])
@@ -88,7 +86,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             "tensors": len(found.sums),
             "not_covered": found.not_covered,
             "experts_without_tokens": _idle_experts(found),
-            "dtype": dtype,
+            "device": device,
         },
     )
 
@@ -131,23 +129,14 @@ def token_chunks(
     return [chunk for chunk in chunks if len(chunk) >= 16]
 
 
-def _placement(checkpoint: Path) -> tuple[str, str]:
-    """The most exact type that fits, on the GPU when there is one with room."""
+def _device(checkpoint: Path) -> str:
+    """The GPU when there is one with room for float32 weights."""
     import torch
 
-    elements = sum(tensor.elements for tensor in find_weights(checkpoint).tensors)
-    rooms = [("cpu", free_memory_bytes())]
-    if torch.cuda.is_available():
-        rooms.insert(0, ("cuda", torch.cuda.mem_get_info()[0]))
-    for device, free_bytes in rooms:
-        for dtype, width in (("float32", 4), ("bfloat16", 2)):
-            if elements * width * _OVERHEAD <= free_bytes:
-                return dtype, device
-    raise UserError(
-        f"the importance matrix needs {elements * 2 * _OVERHEAD / 1e9:.1f} GB of memory to run the "
-        f"model, {rooms[-1][1] / 1e9:.1f} GB are free",
-        "free some memory, use a larger machine, or set imatrix: false in the recipe",
-    )
+    if not torch.cuda.is_available():
+        return "cpu"
+    wide_bytes, _ = torch_memory_bytes(inspect(checkpoint))
+    return "cuda" if wide_bytes <= torch.cuda.mem_get_info()[0] else "cpu"
 
 
 def _gguf_name(checkpoint: Path) -> Any:
