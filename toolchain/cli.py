@@ -20,6 +20,10 @@ VERBS = {
     "plan": "toolchain.commands.plan",
     "smoke": "toolchain.commands.smoke",
     "ollama": "toolchain.commands.ollama",
+    "evaluate": "toolchain.commands.evaluate",
+    "chat": "toolchain.commands.chat",
+    "data": "toolchain.commands.data",
+    "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",
     "doctor": "toolchain.commands.doctor",
 }

@@ -45,7 +45,7 @@ def _adapter(path: Path) -> tuple[str, str] | None:
     of = f" of {base}" if isinstance(base, str) and base else ""
     return (
         f"it is an adapter{of}",
-        "merge the adapter into its base model first (peft: merge_and_unload, save_pretrained)",
+        "merge it into its base first: edgeforge merge --model BASE --adapter FOLDER",
     )
 
 

@@ -1,0 +1,1 @@
+"""From a user's data file to training data: reading, checking, splitting, reporting, encoding."""

@@ -1,0 +1,256 @@
+"""Data files → `train.jsonl`, `validation.jsonl`, `test.jsonl` and a report, all or nothing.
+
+    prepare(Settings(inputs=(Path("faq.csv"),), out=Path("data")))
+
+One pass over the rows: check, drop what is empty or was there before, choose the split, measure,
+write. What was seen is kept as digests in a temporary database on disk, so memory does not grow
+with the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from common.errors import UserError
+from common.files import (
+    folder_in_the_making,
+    read_json,
+    require_free_bytes,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from common.progress import progress_bar
+from toolchain.data.prepare.formats import Example, Form, RowFault, choose_form, values
+from toolchain.data.prepare.measure import Measure, load_measure
+from toolchain.data.prepare.readers import read_rows, require_readable
+from toolchain.data.prepare.split import SPLITS, Assigner, fill_empty
+from toolchain.data.prepare.tally import Tally, markdown
+from toolchain.data.prepare.text_identity import digest, language
+
+KIND = "edgeforge training data"
+REPORT = "report.json"
+_OWN_FILES = {REPORT, "report.md", *(f"{name}.jsonl" for name in SPLITS)}
+_MOST_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to prepare, and how. `form`: a format's name, or `None` to see it from the columns;
+    `mapping`: the format's column → the file's; `model`: whose tokenizer measures the rows."""
+
+    inputs: tuple[Path, ...]
+    out: Path
+    form: str | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    ratios: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = 0
+    model: Path | None = None
+    max_tokens: int | None = None
+    drop_long: bool = False
+    cache: Path | None = None
+    trust_remote_code: bool = False
+
+
+def prepare(settings: Settings, *, dry_run: bool = False) -> dict[str, Any]:
+    """Write the splits into `settings.out` and return the report; a dry run only counts.
+
+    Raises `UserError` for every fault of files, rows and settings; then nothing is written.
+    """
+    for path in settings.inputs:
+        require_readable(path)
+    _require_own_folder(settings)
+    measure = load_measure(settings.model, settings.max_tokens, settings.trust_remote_code)
+    if dry_run:
+        tally = _all_splits(settings, measure, None)
+        return _report(settings, tally, measure)
+    size_bytes = sum(path.stat().st_size for path in settings.inputs)
+    require_free_bytes(settings.out.absolute().parent, 2 * size_bytes, "the prepared data")
+    with folder_in_the_making(settings.out) as folder:
+        tally = _all_splits(settings, measure, folder)
+        report = _report(settings, tally, measure)
+        for name, split in report["splits"].items():
+            split["sha256"] = sha256_file(folder / f"{name}.jsonl")
+        write_text(folder / "report.md", markdown(report))
+        write_json(folder / REPORT, report)
+    return report
+
+
+def _all_splits(settings: Settings, measure: Measure | None, folder: Path | None) -> Tally:
+    """One pass; a second one where a wanted split of a small file came out empty."""
+    assigner = Assigner(settings.ratios, settings.seed)
+    tally = _Pass(settings, assigner, measure, folder).run()
+    if not tally.kept:
+        raise UserError(
+            f"no row is left of {tally.rows}: {tally.empty} empty, {tally.duplicates} duplicates, "
+            f"{tally.dropped_long} too long",
+            "give rows with a prompt and an answer, or with text",
+        )
+    prompts = {name: split.prompts for name, split in tally.splits.items()}
+    counts = {name: split.rows for name, split in tally.splits.items()}
+    filled = fill_empty(assigner, prompts, counts)
+    return _Pass(settings, filled, measure, folder).run() if filled else tally
+
+
+class _Pass:
+    """Reads every file once."""
+
+    def __init__(
+        self, settings: Settings, assigner: Assigner, measure: Measure | None, folder: Path | None
+    ) -> None:
+        self.settings = settings
+        self.assigner = assigner
+        self.measure = measure
+        self.folder = folder
+        self.tally = Tally()
+        self.faults: list[str] = []
+
+    def run(self) -> Tally:
+        """Count, and write where there is a folder. Raises `UserError` naming the faulty rows."""
+        with contextlib.ExitStack() as stack:
+            outputs = {name: stack.enter_context(f) for name, f in self._outputs()}
+            self.is_new = stack.enter_context(_first_seen())
+            bar = stack.enter_context(progress_bar("data", unit="row"))
+            for path in self.settings.inputs:
+                for where, example in self._examples(path):
+                    bar.update(1)
+                    self._place(where, example, outputs)
+        self._raise_faults()
+        return self.tally
+
+    def _outputs(self) -> Iterator[tuple[str, IO[str]]]:
+        if self.folder is None:
+            return
+        for name, share in zip(SPLITS, self.settings.ratios, strict=True):
+            if share > 0:
+                path = self.folder / f"{name}.jsonl"
+                yield name, path.open("w", encoding="utf-8", newline="\n")
+
+    def _examples(self, path: Path) -> Iterator[tuple[str, Example]]:
+        """The examples of a file; empty rows are counted, faulty ones noted."""
+        form: Form | None = None
+        rows = 0
+        streaming = self.folder is None
+        for where, row in read_rows(path, cache=self.settings.cache, streaming=streaming):
+            rows += 1
+            form = form or self._form(path, row)
+            try:
+                example = form.build(values(form, row, self.settings.mapping))
+            except RowFault as fault:
+                self._note(f"{where}: {fault}")
+                continue
+            if example is None:
+                self.tally.empty += 1
+            else:
+                yield where, example
+        if form is None:
+            raise UserError(f"{path} has no rows", "give a file with rows in it")
+        self.tally.rows += rows
+        self.tally.files.append({"name": path.name, "format": form.name, "rows": rows})
+
+    def _form(self, path: Path, row: Mapping[str, Any]) -> Form:
+        try:
+            form = choose_form(self.settings.form, list(row), self.settings.mapping)
+        except UserError as error:
+            raise UserError(f"{path}: {error.problem}", error.mend) from None
+        if self.measure and form.name != "text":
+            self.measure.require_chat_template()
+        return form
+
+    def _place(self, where: str, example: Example, outputs: Mapping[str, IO[str]]) -> None:
+        if not self.is_new(digest(example.parts())):
+            self.tally.duplicates += 1
+            return
+        encoded = None
+        if self.measure:
+            too_long, fault, encoded = self.measure.encode(example)
+            if too_long and self.settings.drop_long:
+                self.tally.dropped_long += 1
+                return
+            if fault:
+                self._note(f"{where}: {fault}")
+                return
+        prompt = digest([example.prompt()])
+        name = self.assigner.split_of(prompt)
+        split = self.tally.splits[name]
+        split.add(prompt, language(example.prompt()))
+        if encoded:
+            split.tokens[encoded.tokens] += 1
+            split.truncated += encoded.truncated
+        if outputs:
+            outputs[name].write(json.dumps(example.record(), ensure_ascii=False) + "\n")
+
+    def _note(self, fault: str) -> None:
+        self.faults.append(fault)
+        if len(self.faults) >= _MOST_FAULTS:
+            self._raise_faults()
+
+    def _raise_faults(self) -> None:
+        if not self.faults:
+            return
+        count = len(self.faults)
+        several = f"{count} rows have faults" if count > 1 else "a row has a fault"
+        mend = "mend the rows; nothing was written"
+        if any("the context" in fault for fault in self.faults):
+            mend += "; too long ones can also be left out: --drop-long"
+        more = ", and there may be more" if count >= _MOST_FAULTS else ""
+        raise UserError(several + more, mend, details=self.faults)
+
+
+@contextlib.contextmanager
+def _first_seen() -> Iterator[Callable[[bytes], bool]]:
+    """A function that is true for a digest when it comes for the first time."""
+    # The empty name is a temporary database: on disk once it outgrows its cache, gone at the end.
+    with contextlib.closing(sqlite3.connect("", isolation_level=None)) as database:
+        database.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+        database.execute("BEGIN")
+
+        def is_new(key: bytes) -> bool:
+            done = database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,))
+            return done.rowcount == 1
+
+        yield is_new
+
+
+def _report(settings: Settings, tally: Tally, measure: Measure | None) -> dict[str, Any]:
+    report = tally.report(settings.ratios)
+    for entry, path in zip(report["inputs"], settings.inputs, strict=True):
+        entry |= {"size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    return {
+        "kind": KIND,
+        "seed": settings.seed,
+        "mapping": dict(settings.mapping),
+        "tokens": measure.facts() if measure else None,
+        **report,
+    }
+
+
+def _require_own_folder(settings: Settings) -> None:
+    """The folder is replaced as a whole: it must be new, empty, or made by this command."""
+    out = settings.out.absolute()
+    inside = next((p for p in settings.inputs if p.resolve().is_relative_to(out.resolve())), None)
+    if inside is not None:
+        raise UserError(f"{inside} lies in {settings.out}, which is replaced", "give another --out")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{settings.out} is a file", "give a folder: --out DIR")
+    found = {path.name for path in out.iterdir()}
+    own = REPORT in found and found <= _OWN_FILES
+    if found and not (own and _kind(out / REPORT) == KIND):
+        raise UserError(
+            f"{settings.out} has files that are not of prepared data: "
+            f"{', '.join(sorted(found - _OWN_FILES)[:3]) or REPORT}",
+            "give a new folder: --out DIR",
+        )
+
+
+def _kind(path: Path) -> object:
+    report = read_json(path)
+    return report.get("kind") if isinstance(report, dict) else None
