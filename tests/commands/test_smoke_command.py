@@ -42,7 +42,7 @@ def test_it_proves_the_bundle_and_keeps_the_log(
     log = out / "tiny" / "laptop" / "log"
     assert json.loads((log / "smoke.json").read_text("utf-8"))["verdict"] == "passed"
     assert (log / "smoke.md").read_text("utf-8").startswith("# Smoke test: passed")
-    assert "烟雾测试：通过" in (log / "smoke.zh-CN.md").read_text("utf-8")
+    assert "冒烟测试：通过" in (log / "smoke.zh-CN.md").read_text("utf-8")
     # Its own log must not make the bundle fail the next time.
     assert smoke.run(arguments(*given, "--json")) == 0
     assert json.loads(capsys.readouterr().out)["checks"][0]["name"] == "digests"

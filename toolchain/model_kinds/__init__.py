@@ -1,0 +1,1 @@
+"""Kinds of models that can be opened; `toolchain.models` has their table."""
