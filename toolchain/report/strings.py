@@ -16,7 +16,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "log_note": (
         "What depends on the machine (speed, memory, time) is in `log/smoke.md` after a smoke "
         "test; SHA256SUMS covers every file but itself and `log/`.",
-        "与机器有关的结果（速度、内存、时间）在烟雾测试后写入 `log/smoke.md`；"
+        "与机器有关的结果（速度、内存、时间）在冒烟测试后写入 `log/smoke.md`；"
         "SHA256SUMS 覆盖除其自身和 `log/` 以外的所有文件。",
     ),
     "gates": ("Is it the same model?", "是否仍是同一个模型？"),
@@ -70,7 +70,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "not tried": ("not tried", "未尝试"),
     "no limit": ("no limit", "无界限"),
     "not measured": ("not measured", "未测量"),
-    "smoke": ("Smoke test: {verdict}", "烟雾测试：{verdict}"),
+    "smoke": ("Smoke test: {verdict}", "冒烟测试：{verdict}"),
     "smoke_columns": ("check | value | limit | | note", "检查项 | 数值 | 界限 | | 备注"),
     "threads": (
         "Best thread count {best} of {cores} usable cores (the profile asks for {profile}); "
