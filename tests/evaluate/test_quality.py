@@ -86,7 +86,8 @@ def test_fewer_bits_cost_more(gguf: Artifact, reference: Input, tmp_path: Path) 
         file = quantized(gguf, kind, tmp_path / kind)
         result = measured(file, reference, tmp_path / f"{kind}-quality")
         stored = json.loads(result.file("evaluation.json").read_text("utf-8"))
-        assert stored == result.measurements
+        times = {"text_sec", "task_sec"}  # in the description only: the file must be reproducible
+        assert stored == {k: v for k, v in result.measurements.items() if k not in times}
         assert stored["kld_mean"] < stored["kld_p99"] <= stored["kld_max"]
         klds.append(stored["kld_mean"])
     assert 1e-9 < klds[0] < klds[1] / 5
