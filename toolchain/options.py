@@ -83,6 +83,17 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
         parser.add_argument(flag, **settings)
 
 
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """MODEL as the verb's first word: any kind that `toolchain.models` opens."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=DEMO_MODEL,
+        metavar="MODEL",
+        help="checkpoint folder, hub id, adapter folder, .gguf file or bundle (default: demo)",
+    )
+
+
 def model_folder(args: argparse.Namespace) -> Path:
     """OUT/<model>: bundles of every target, and the finished stages they share."""
     from toolchain.checkpoint.locate import model_name

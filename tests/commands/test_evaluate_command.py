@@ -14,11 +14,6 @@ from toolchain.artifact import Artifact
 from toolchain.export.gguf import convert
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cli.VERBS, "evaluate", "toolchain.commands.evaluate")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("evaluate")

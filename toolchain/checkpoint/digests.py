@@ -22,7 +22,6 @@ from toolchain.checkpoint.scan import FileScan, NonFinite, scan_file
 CACHE_FILE = "checkpoint-files.json"
 SCHEMA = 1
 _PROGRESS_FROM_BYTES = 200_000_000
-_LOG_INTERVAL_SEC = 10.0
 # A file this young could still change without a change of its modification time.
 _YOUNG_NS = 50_000_000
 

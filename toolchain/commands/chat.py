@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from common.errors import UserError
-from toolchain.options import DEMO_MODEL, add_options
+from toolchain.options import add_model_argument, add_options
 
 HELP = "talk to a model: answers as they come, /system, /reset, /help, /exit"
 EXAMPLES = (
@@ -20,13 +20,7 @@ PROMPT = "> "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument(
-        "model",
-        nargs="?",
-        default=DEMO_MODEL,
-        metavar="MODEL",
-        help="checkpoint folder, hub id, adapter folder, .gguf file or bundle (default: demo)",
-    )
+    add_model_argument(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument(
         "--max-tokens",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
-from toolchain.options import DEMO_MODEL, add_options
+from toolchain.options import add_model_argument, add_options
 
 if TYPE_CHECKING:
     from toolchain.evaluate.compare import Evaluation, Settings
@@ -26,13 +26,7 @@ _SHOWN_CHARACTERS = 100
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument(
-        "model",
-        nargs="?",
-        default=DEMO_MODEL,
-        metavar="MODEL",
-        help="checkpoint folder, hub id, adapter folder, .gguf file or bundle (default: demo)",
-    )
+    add_model_argument(parser)
     parser.add_argument("--against", metavar="OTHER", help="compare with this model, of any kind")
     parser.add_argument(
         "--text",
