@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UserError
 from runtimes.llama_handle import Batch, load_model, log_sink, open_context, token_text
 from runtimes.llama_parallel import generate_together
-from runtimes.protocol import Generation
+from runtimes.protocol import Generation, require_prompt, require_room
 from runtimes.threads import idle_cores
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class LlamaModel:
         import llama_cpp
         import numpy as np
 
-        self._require_room(len(token_ids))
+        require_room(self, len(token_ids))
         batch = self._emptied()
         result = np.empty((len(token_ids), self.vocab_size), np.float32)
         for start in range(0, len(token_ids), batch.capacity):
@@ -201,7 +201,7 @@ class LlamaModel:
         never stops) or after `max_new_tokens`.
         """
         stops = self.eog_token_ids if stop_ids is None else frozenset(stop_ids)
-        self._require_prompt(prompt_ids, max_new_tokens)
+        require_prompt(self, prompt_ids, max_new_tokens)
         batch = self._emptied()
         start = time.perf_counter()
         self._prefill(batch, prompt_ids)
@@ -237,7 +237,7 @@ class LlamaModel:
         """
         stops = self.eog_token_ids if stop_ids is None else frozenset(stop_ids)
         for prompt in prompts:
-            self._require_prompt(prompt, max_new_tokens)
+            require_prompt(self, prompt, max_new_tokens)
         return generate_together(
             self._context,
             self._emptied(),
@@ -271,18 +271,6 @@ class LlamaModel:
 
         row = llama_cpp.llama_get_logits_ith(self._context, -1)
         return int(np.ctypeslib.as_array(row, (self.vocab_size,)).argmax())
-
-    def _require_prompt(self, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
-        if not prompt_ids or max_new_tokens < 1:
-            raise ValueError("a generation needs a prompt and at least one new token")
-        self._require_room(len(prompt_ids) + max_new_tokens)
-
-    def _require_room(self, tokens: int) -> None:
-        if tokens > self.context_tokens:
-            raise UserError(
-                f"{tokens} tokens do not fit the context of {self.context_tokens}",
-                "shorten the text or open the model with a larger context",
-            )
 
 
 def _token_or_none(token: int) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from runtimes.llama import LlamaModel
+from runtimes.protocol import require_prompt
 from runtimes.streaming import TokenChooser
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class LlamaStream:
         seed: int | None = None,
     ) -> Iterator[int]:
         model = self._model
-        model._require_prompt(prompt_ids, max_new_tokens)
+        require_prompt(model, prompt_ids, max_new_tokens)
         stops = model.eog_token_ids if stop_ids is None else frozenset(stop_ids)
         choose = TokenChooser(temperature, seed)
         kept = self._keep_common(prompt_ids)

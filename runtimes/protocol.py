@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from common.errors import UserError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -61,3 +63,25 @@ class Runtime(Protocol):
     ) -> list[Generation]: ...
 
     def close(self) -> None: ...
+
+
+class HasContext(Protocol):
+    """Whatever runs within a context of so many tokens."""
+
+    context_tokens: int
+
+
+def require_prompt(model: HasContext, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
+    """Raise when there is nothing to continue, or no room for the answer."""
+    if not prompt_ids or max_new_tokens < 1:
+        raise ValueError("a generation needs a prompt and at least one new token")
+    require_room(model, len(prompt_ids) + max_new_tokens)
+
+
+def require_room(model: HasContext, tokens: int) -> None:
+    """Raise `UserError` when so many tokens do not fit the model's context."""
+    if tokens > model.context_tokens:
+        raise UserError(
+            f"{tokens} tokens do not fit the context of {model.context_tokens}",
+            "shorten the text or open the model with a larger context",
+        )

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
-from runtimes.protocol import Generation
+from runtimes.protocol import Generation, require_prompt, require_room
 from runtimes.streaming import TokenChooser
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class TorchModel:
         """Logits after each token, `[tokens, vocabulary]`, computed without a cache."""
         import torch
 
-        self._require_room(len(token_ids))
+        require_room(self, len(token_ids))
         with torch.inference_mode():
             ids = torch.tensor([list(token_ids)], device=self._open().device)
             rows: NDArray[np.float32] = self._open()(input_ids=ids).logits[0].float().cpu().numpy()
@@ -125,7 +124,7 @@ class TorchModel:
         """Greedy continuations, `parallel` prompts at a time, those of like length together."""
         stops = self._eog_token_ids if stop_ids is None else frozenset(stop_ids)
         for prompt in prompts:
-            self._require_prompt(prompt, max_new_tokens)
+            require_prompt(self, prompt, max_new_tokens)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         answers: dict[int, Generation] = {}
         for start in range(0, len(order), self.parallel):
@@ -146,7 +145,7 @@ class TorchModel:
         """Tokens one by one, see `runtimes.streaming.Stream`; the prompt is computed each time."""
         import torch
 
-        self._require_prompt(prompt_ids, max_new_tokens)
+        require_prompt(self, prompt_ids, max_new_tokens)
         stops = self._eog_token_ids if stop_ids is None else frozenset(stop_ids)
         choose = TokenChooser(temperature, seed)
         network, cache = self._open(), None
@@ -212,18 +211,6 @@ class TorchModel:
         if self._network is None:
             raise ValueError("the model is closed")
         return self._network
-
-    def _require_prompt(self, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
-        if not prompt_ids or max_new_tokens < 1:
-            raise ValueError("a generation needs a prompt and at least one new token")
-        self._require_room(len(prompt_ids) + max_new_tokens)
-
-    def _require_room(self, tokens: int) -> None:
-        if tokens > self.context_tokens:
-            raise UserError(
-                f"{tokens} tokens do not fit the context of {self.context_tokens}",
-                "shorten the text or open the model with a larger context",
-            )
 
 
 def _padded(prompts: Sequence[Sequence[int]], device: Any) -> tuple[Any, Any]:
