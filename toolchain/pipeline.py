@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 from common.files import folder_in_the_making, sha256_json
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.stage import StageConfig
+from toolchain.stage import StageConfig, resume_folder
 
 STAGES_FOLDER = ".stages"
 _KEY_LENGTH = 16
@@ -93,6 +94,7 @@ def run_stage(
     start = time.perf_counter()
     with folder_in_the_making(folder) as partial:
         stage.run(source, config, partial)
+    shutil.rmtree(resume_folder(folder), ignore_errors=True)
     wall_sec = time.perf_counter() - start
     workspace.events.append(StageEvent(stage.NAME, folder.name, False, round(wall_sec, 3)))
     say(f"{stage.NAME} done in {wall_sec:.1f} s")

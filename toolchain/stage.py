@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from pydantic import Field
 
-from common.files import sha256_file
+from common.files import PARTIAL_SUFFIX, sha256_file
 from common.strict import Strict
 from toolchain.artifact import Artifact
 
@@ -29,6 +29,16 @@ class Input(Strict):
     @classmethod
     def of_file(cls, path: Path) -> Input:
         return cls(digest=sha256_file(path), path=path)
+
+
+def resume_folder(out_dir: Path) -> Path:
+    """A folder beside a stage's `out_dir` for what a killed run goes on from (checkpoints).
+
+    It outlives failed and killed runs with the same inputs, and goes once the stage is finished.
+    The stage makes it.
+    """
+    name = out_dir.name.removeprefix(".").removesuffix(PARTIAL_SUFFIX)
+    return out_dir.with_name(f".{name}.resume")
 
 
 @runtime_checkable

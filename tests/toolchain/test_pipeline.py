@@ -8,7 +8,7 @@ import pytest
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.pipeline import Workspace, finished, run_stage
-from toolchain.stage import Input, StageConfig
+from toolchain.stage import Input, StageConfig, resume_folder
 
 
 class Config(StageConfig):
@@ -76,3 +76,25 @@ def test_failure_leaves_nothing(tmp_path: Path, stage: SimpleNamespace) -> None:
     with pytest.raises(RuntimeError, match="stage failed"):
         run_stage(stage, source, Config(suffix="fail"), work)
     assert list(work.stages.iterdir()) == []
+
+
+def test_what_a_stage_keeps_to_go_on_from_outlives_a_failure_and_goes_at_the_end(
+    tmp_path: Path,
+) -> None:
+    def count(source: Artifact, config: Config, out_dir: Path) -> Artifact:
+        kept = resume_folder(out_dir)
+        kept.mkdir(exist_ok=True)
+        steps = len(list(kept.iterdir())) + 1
+        (kept / str(steps)).touch()
+        if steps < 2:
+            raise RuntimeError("stopped")
+        (out_dir / "steps.txt").write_text(str(steps))
+        return artifacts.describe(out_dir, format="text", stage="count")
+
+    stage = SimpleNamespace(NAME="count", VERSION=1, TOOLS=("pydantic",), run=count)
+    source, work = source_of(tmp_path / "s", "hello"), Workspace(tmp_path / "w")
+    with pytest.raises(RuntimeError):
+        run_stage(stage, source, Config(), work)
+    done = run_stage(stage, source, Config(), work)
+    assert done.file("steps.txt").read_text() == "2"
+    assert [path.name for path in work.stages.iterdir()] == [done.path.name]
