@@ -72,6 +72,7 @@ def ensure(setup: Setup, *, quiet: bool = False) -> int:
         if not quiet:
             setup.say("set-up is up to date")
         return 0
+    key = setup_key(setup)  # before the lock is read: one that changes meanwhile is not done
     check_machine(setup)
     create_environment(setup)
     install_packages(setup)
@@ -81,7 +82,7 @@ def ensure(setup: Setup, *, quiet: bool = False) -> int:
     )
     setup.run("trying torch", [setup.python, "-c", "import torch, transformers"])
     shutil.rmtree(setup.work / "tmp", ignore_errors=True)
-    write_stamp(setup.venv / STAMP, {"key": setup_key(setup)})
+    write_stamp(setup.venv / STAMP, {"key": key})
     setup.say("set-up finished")
     return 0
 
