@@ -141,6 +141,8 @@ def _planned(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _run(manifest: Mapping[str, Any], language: str) -> str:
+    if manifest.get("runtime") == "onnxruntime":
+        return _section("run", language, _run_onnx(language))
     plan, ollama = manifest["plan"], manifest["ollama"]
     model, name = manifest["model_file"]["name"], _ollama_name(manifest["model"])
     layers = manifest["target"]["gpu_layers"]
@@ -158,6 +160,17 @@ def _run(manifest: Mapping[str, Any], language: str) -> str:
     if ollama["refusal"]:
         lines += ["", text("jinja_only", language, reason=escape(ollama["refusal"]))]
     return _section("run", language, "\n".join(lines))
+
+
+def _run_onnx(language: str) -> str:
+    lines = [
+        "```sh",
+        f"pip install onnxruntime tokenizers && python3 smoke_test.py   # "
+        f"{text('run_check', language)}",
+        'edgeforge generate . "…"',
+        "```",
+    ]
+    return "\n".join(lines)
 
 
 def _provenance(manifest: Mapping[str, Any], language: str) -> str:
