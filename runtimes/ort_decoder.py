@@ -49,7 +49,7 @@ class OrtDecoder(HuggingFaceText):
         super().__init__(tokenizer)
         self.file = folder / GRAPH
         self._session: Any = open_session(self.file, settings)
-        self._graph = decoder_graph(self._session, str(self.file))
+        self._graph = decoder_graph(self._session, self.file)
         self._eog_token_ids = frozenset(eog_token_ids)
         self.context_tokens = context_tokens
         self.parallel = parallel if self._graph.padding else 1

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
+from common.files import read_json
 
 METADATA_PREFIX = "edgeforge."
 LOGITS_START = "logits_start"
 """Optional input [1] of int64: the first position, counted from the end, that logits are given for.
 Its default -1 gives the last position alone."""
 ALL_POSITIONS = -(2**31)
+GENAI_CONFIG = "genai_config.json"
 _REQUIRED = ("input_ids", "attention_mask")
 
 
@@ -52,8 +55,12 @@ def metadata_properties(
     return {METADATA_PREFIX + key: value for key, value in facts.items()}
 
 
-def decoder_graph(session: Any, name: str) -> DecoderGraph:
-    """The facts of an open session. Raises `UserError` when it is no decoder with a KV cache."""
+def decoder_graph(session: Any, file: Path) -> DecoderGraph:
+    """The facts of an open session over `file`.
+
+    The builder's graphs do not tell the head size, the `genai_config.json` beside them does. Raises
+    `UserError` when this is no decoder with a KV cache.
+    """
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
     past = tuple(n for n in inputs if n.startswith("past_key_values."))
@@ -64,7 +71,7 @@ def decoder_graph(session: Any, name: str) -> DecoderGraph:
     if lacking or foreign or not past:
         what = ", ".join(lacking + foreign) or "past_key_values.*"
         raise UserError(
-            f"{name} is no decoder with a KV cache: {what} not as expected",
+            f"{file} is no decoder with a KV cache: {what} not as expected",
             "give a graph with input_ids, attention_mask, past_key_values.* and logits, present.*",
         )
     facts: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
@@ -75,15 +82,23 @@ def decoder_graph(session: Any, name: str) -> DecoderGraph:
         last_only=facts.get(f"{METADATA_PREFIX}logits") == "last",
         past=past,
         present=present,
-        heads=tuple(_width(inputs[n], 1, name) for n in past),
-        head_size=tuple(_width(inputs[n], 3, name) for n in past),
+        heads=tuple(_width(inputs[n], 1, file) for n in past),
+        head_size=tuple(_width(inputs[n], 3, file) for n in past),
         position_ids="position_ids" in inputs,
-        vocab_size=_width(outputs["logits"], -1, name),
+        vocab_size=_width(outputs["logits"], -1, file),
     )
 
 
-def _width(value: Any, axis: int, name: str) -> int:
+def _width(value: Any, axis: int, file: Path) -> int:
     width = value.shape[axis]
+    if not isinstance(width, int) and value.name.startswith("past_key_values."):
+        width = _genai_head_size(file.parent)
     if not isinstance(width, int):
-        raise UserError(f"{name} does not tell the width of {value.name}", "export it again")
+        raise UserError(f"{file} does not tell the width of {value.name}", "export it again")
     return width
+
+
+def _genai_head_size(folder: Path) -> Any:
+    path = folder / GENAI_CONFIG
+    config = read_json(path) if path.is_file() else {}
+    return config.get("model", {}).get("decoder", {}).get("head_size")

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from common.errors import UserError
 from common.files import require_free_bytes
-from runtimes.ort_graph import metadata_properties
+from runtimes.ort_graph import GENAI_CONFIG, metadata_properties
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.info import CheckpointInfo
@@ -45,7 +45,6 @@ NAME = "onnx-export"
 VERSION = 1
 TOOLS = ("onnx", "onnxruntime-genai", "torch", "transformers")
 FORMAT = "onnx"
-GENAI_CONFIG = "genai_config.json"
 _BUILDER = "onnxruntime_genai.models.builder"
 _DRIVER = "toolchain.export.onnx.torch_driver"
 _METHODS = ("torchscript", "dynamo")

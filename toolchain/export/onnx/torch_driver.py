@@ -5,8 +5,8 @@
 The request names `checkpoint`, `out`, `method` (`torchscript` or `dynamo`), `trust_remote_code` and
 `external_over_bytes`. Inputs and outputs are those of onnxruntime-genai's graphs:
 `input_ids` [batch, sequence], `attention_mask` [batch, past + sequence], `past_key_values.N.key`
-and `.value` [batch, KV heads, past, head size]; `logits` [batch, sequence, vocabulary], `present.N.*`.
-Padding belongs on the left; positions come from the mask.
+and `.value` [batch, KV heads, past, head size]; `logits`
+[batch, sequence, vocabulary], `present.N.*`. Padding belongs on the left; positions come from the mask.
 """
 
 from __future__ import annotations
