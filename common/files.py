@@ -71,7 +71,7 @@ def folder_in_the_making(final: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        _sync_tree(partial)
+        sync_tree(partial)
         _replace_folder(partial, final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -102,7 +102,8 @@ def _replace_folder(partial: Path, final: Path) -> None:
     _sync_folder(final.parent)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Wait until every file under the folder is on the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:

@@ -1,0 +1,1 @@
+"""Fine-tuning: LoRA, QLoRA and full training of language models and text classifiers."""

@@ -1,0 +1,104 @@
+"""Start the process that trains, or several through Accelerate, and tell what became of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+from common.errors import EXIT_BAD_INPUT, UserError
+from common.files import write_text
+from toolchain.train.worker import ERROR_MARK, PARENT
+
+_WORKER = "toolchain.train.worker"
+_ROOT = Path(__file__).resolve().parents[2]
+_END_SEC = 20.0
+# Settings for one machine, whatever `accelerate config` has left in the user's home.
+_ACCELERATE = """compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+mixed_precision: 'no'
+num_machines: 1
+machine_rank: 0
+num_processes: {processes}
+main_process_port: 0
+use_cpu: false
+"""
+
+
+def run_workers(job_file: Path, processes: int, accelerate_config: Path | None) -> None:
+    """Run the job to its end. Raises `UserError` with the worker's own reason where it has one."""
+    command = [sys.executable, "-m", _WORKER, str(job_file)]
+    if processes > 1 or accelerate_config is not None:
+        settings = accelerate_config or _own_settings(job_file.parent, processes)
+        launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+        command = [*launcher, "--config_file", str(settings), "-m", _WORKER, str(job_file)]
+    worker = subprocess.Popen(
+        command, env=_environment(processes), stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    assert worker.stdout is not None
+    try:
+        fault = _read(worker.stdout)
+        code = worker.wait()
+    except BaseException:
+        _end(worker)
+        raise
+    if code == 0:
+        return
+    if fault is not None:
+        raise fault
+    raise _unexplained(code)
+
+
+def _read(stream: IO[str]) -> UserError | None:
+    """Pass on what workers print; the first fault that one of them names."""
+    fault = None
+    for line in stream:
+        if not line.startswith(ERROR_MARK):
+            sys.stderr.write(line)
+            continue
+        facts = json.loads(line.removeprefix(ERROR_MARK))
+        fault = fault or UserError(facts["problem"], facts["mend"], details=facts["details"])
+    return fault
+
+
+def _environment(processes: int) -> dict[str, str]:
+    search = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    own = {"PYTHONPATH": search, PARENT: str(os.getpid())}
+    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        own["OMP_NUM_THREADS"] = str(max(1, cores // processes))
+    return {**os.environ, **own}
+
+
+def _own_settings(folder: Path, processes: int) -> Path:
+    path = folder / "accelerate.yaml"
+    write_text(path, _ACCELERATE.format(processes=processes))
+    return path
+
+
+def _end(worker: subprocess.Popen[str]) -> None:
+    """Let the worker end by itself (Ctrl-C reaches it too), else make it."""
+    try:
+        worker.wait(_END_SEC)
+    except subprocess.TimeoutExpired:
+        worker.terminate()
+        worker.wait()
+
+
+def _unexplained(code: int) -> UserError:
+    if code == -9:
+        return UserError(
+            "training was killed, most likely because memory ran out",
+            "lower batch_size (and raise accumulate) or max_tokens, or close other programs; the "
+            "same command goes on from the last checkpoint",
+        )
+    if code in (130, -2):
+        raise KeyboardInterrupt
+    return UserError(
+        f"training ended with {'exit code' if code > 0 else 'signal'} {abs(code)}; the reason is "
+        "above" if code != EXIT_BAD_INPUT else "training was refused; the reason is above",
+        "the same command goes on from the last checkpoint",
+    )

@@ -1,0 +1,149 @@
+"""The process that trains; one of several under Accelerate.
+
+    python -m toolchain.train.worker JOB.json
+    accelerate launch --config_file FSDP.yaml -m toolchain.train.worker JOB.json
+
+`edgeforge finetune` starts it; on several machines start it on each, with the job's folder shared
+between them. It goes on from the newest complete checkpoint. A fault that a user can mend comes as
+one line on standard output, `edgeforge-error: {"problem": …, "mend": …}`, and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from common.errors import EXIT_BAD_INPUT, UserError
+from common.files import write_json
+from common.locks import only_writer
+from toolchain.train import checkpoints
+from toolchain.train.job import TrainJob, read_job
+from toolchain.train.points import Points, plan_points
+
+DONE = "done.json"
+ERROR_MARK = "edgeforge-error: "
+PARENT = "EDGEFORGE_PARENT_PID"
+_INTERRUPTED = 130
+_WATCH_SEC = 0.5
+_LOCK_TRIES = 20
+
+
+def main() -> int:
+    """Train the job of the file that is named; the exit code."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    _end_with_parent()
+    try:
+        train(read_job(Path(sys.argv[1])))
+    except UserError as error:
+        facts = {"problem": error.problem, "mend": error.mend, "details": error.details}
+        print(ERROR_MARK + json.dumps(facts), flush=True)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+def train(job: TrainJob) -> None:
+    """Train to the end; the last checkpoint and `done.json` are in the job's folder then. Raises
+    `UserError` for what a user can mend: divergence, memory, a full disk."""
+    if (job.folder / DONE).is_file():
+        return
+    first = int(os.environ.get("RANK", "0")) == 0
+    with ExitStack() as stack:
+        if first:
+            _lock(job, stack)
+            dropped = checkpoints.drop_incomplete(job.checkpoints)
+            if dropped:
+                _say(f"{', '.join(dropped)} was not saved to the end and is left out")
+        stopped_at, total = _run(job, first)
+        if first:
+            facts = {"step": stopped_at, "early_stopped": stopped_at < total}
+            write_json(job.folder / DONE, facts)
+
+
+def _run(job: TrainJob, first: bool) -> tuple[int, int]:
+    """The last step, and that of the plan."""
+    import torch
+    import transformers
+
+    from toolchain.train.callbacks import Board, Progress, Steering
+    from toolchain.train.network import load_network, quiet_libraries
+    from toolchain.train.trainer import EdgeTrainer
+
+    quiet_libraries()
+    settings = job.settings
+    transformers.set_seed(settings.seed)  # a new head and the adapter are drawn from it
+    network = load_network(
+        job.model, job.kind, job.labels, settings, trust_remote_code=job.trust_remote_code
+    )
+    points = points_of(job)
+    callbacks: list[object] = [Steering(points, settings.early_stopping_patience)]
+    if first:
+        per_step = job.tokens / job.rows * settings.rows_per_step
+        callbacks.append(Progress(points.total_steps, per_step))
+        if job.logs is not None:
+            callbacks.append(Board(job.logs))
+    trainer = EdgeTrainer(job, network, points, callbacks)
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.accelerator.wait_for_everyone()
+    start = checkpoints.newest(job.checkpoints)
+    if first and start is not None:
+        _say(f"going on from step {checkpoints.step_of(start)} of {points.total_steps}")
+    try:
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU's memory is too small: {str(error).splitlines()[0]}",
+            "lower batch_size (and raise accumulate), lower max_tokens, or set "
+            "gradient_checkpointing true",
+        ) from None
+    return trainer.state.global_step, points.total_steps
+
+
+def points_of(job: TrainJob) -> Points:
+    """When the job logs, validates and saves."""
+    settings = job.settings.model_copy(update={"saves_per_epoch": job.saves_per_epoch})
+    return plan_points(job.rows, settings, validates=job.validation_rows > 0)
+
+
+def _lock(job: TrainJob, stack: ExitStack) -> None:
+    """One run writes to a folder. One whose parent was killed takes a moment to end."""
+    for attempt in range(_LOCK_TRIES):
+        try:
+            stack.enter_context(only_writer(job.folder))
+            return
+        except UserError:
+            if attempt == _LOCK_TRIES - 1:
+                raise
+            time.sleep(_WATCH_SEC)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it (named in the environment) is gone."""
+    parent = int(os.environ.get(PARENT, "0"))
+    if not parent:
+        return
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(parent, 0)
+            except ProcessLookupError:
+                os._exit(1)
+            time.sleep(_WATCH_SEC)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
