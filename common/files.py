@@ -72,25 +72,14 @@ def folder_in_the_making(final: Path) -> Iterator[Path]:
     try:
         yield partial
         sync_tree(partial)
-        _replace_folder(partial, final)
+        replace_folder(partial, final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
-def require_free_bytes(folder: Path, needed_bytes: int, purpose: str) -> None:
-    """Raise a `UserError` when the disk under `folder` has less than `needed_bytes` free."""
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    free_bytes = shutil.disk_usage(existing).free
-    if free_bytes < needed_bytes:
-        raise UserError(
-            f"not enough disk for {purpose}: {needed_bytes / 1e9:.2f} GB needed, "
-            f"{free_bytes / 1e9:.2f} GB free under {existing}",
-            "free some space, or choose another folder with out=",
-        )
-
-
-def _replace_folder(partial: Path, final: Path) -> None:
+def replace_folder(partial: Path, final: Path) -> None:
+    """Move a finished folder into place, over one that may be there."""
     if final.exists():
         old = final.with_name(f".{final.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -109,6 +98,18 @@ def sync_tree(folder: Path) -> None:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
     _sync_folder(folder)
+
+
+def require_free_bytes(folder: Path, needed_bytes: int, purpose: str) -> None:
+    """Raise a `UserError` when the disk under `folder` has less than `needed_bytes` free."""
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < needed_bytes:
+        raise UserError(
+            f"not enough disk for {purpose}: {needed_bytes / 1e9:.2f} GB needed, "
+            f"{free_bytes / 1e9:.2f} GB free under {existing}",
+            "free some space, or choose another folder with out=",
+        )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": "toolchain.commands.evaluate",
     "chat": "toolchain.commands.chat",
     "data": "toolchain.commands.data",
+    "finetune": "toolchain.commands.finetune",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",
     "doctor": "toolchain.commands.doctor",

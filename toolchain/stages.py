@@ -9,6 +9,7 @@ from common.errors import UserError, near_names
 
 STAGES = {
     "import-pickle": "toolchain.checkpoint.pickle_import",
+    "finetune": "toolchain.train.finetune",
     "merge": "toolchain.compress.merge",
     "convert": "toolchain.export.gguf.convert",
     "imatrix": "toolchain.export.gguf.imatrix",

@@ -5,6 +5,7 @@ Memory does not grow with the data: rows are encoded, packed and written in part
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,7 +188,7 @@ def _parts(examples: Iterable[Any]) -> Iterator[list[Any]]:
 def _rows(part: list[Any], room: int | None) -> Iterator[dict[str, Any]]:
     if room is not None:
         for row in pack(part, room):
-            lengths = [end - start for start, end in zip(row.cu_seqlens, row.cu_seqlens[1:])]
+            lengths = [end - start for start, end in itertools.pairwise(row.cu_seqlens)]
             yield {"input_ids": row.input_ids, "labels": row.labels, "lengths": lengths}
         return
     for example in part:

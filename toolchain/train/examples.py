@@ -13,6 +13,7 @@ from toolchain.data.prepare.encode import Encoded, TooLong, encode_chat, encode_
 from toolchain.train.job import Kind
 
 Row = Mapping[str, Any]
+_AGAIN = "prepare the data again: edgeforge data prepare FILE --out DIR"
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
             try:
                 row = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
-                raise UserError(f"{where} is broken JSON: {error}", "prepare the data again") from None
+                raise UserError(f"{where} is broken JSON: {error}", _AGAIN) from None
             if not isinstance(row, dict):
-                raise UserError(f"{where} is no object", "prepare the data again")
+                raise UserError(f"{where} is no object", _AGAIN)
             yield where, row
 
 
@@ -106,5 +107,5 @@ def class_encoder(
 
 def _label(where: str, row: Row) -> str:
     if kind_of(row, where) != "classification" or not isinstance(row["label"], str):
-        raise UserError(f"{where} has no label that is text", "prepare the data again")
+        raise UserError(f"{where} has no label that is text", _AGAIN)
     return str(row["label"])

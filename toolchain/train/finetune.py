@@ -45,8 +45,8 @@ _GB = 1e9
 
 
 class Config(StageConfig):
-    """`data` is a prepared folder. `accelerate` is the file that `settings.accelerate_config` names,
-    by its content: a path in `settings` becomes one when the config is made."""
+    """`data` is a prepared folder. `accelerate` is the file that `settings.accelerate_config`
+    names, by its content: a path in `settings` becomes one when the config is made."""
 
     data: Input
     settings: Finetune = Finetune()
@@ -72,7 +72,8 @@ def data_input(folder: Path) -> Input:
     folder = folder.expanduser().absolute()
     if not (folder / "train.jsonl").is_file():
         raise UserError(
-            f"{folder} has no train.jsonl", "prepare the data: edgeforge data prepare FILE --out DIR"
+            f"{folder} has no train.jsonl",
+            "prepare the data: edgeforge data prepare FILE --out DIR",
         )
     names = [name for name in _SPLITS if (folder / name).is_file()]
     return Input(digest=sha256_json({n: sha256_file(folder / n) for n in names}), path=folder)
@@ -83,13 +84,15 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     start = time.perf_counter()
     job, plan = settle(source, config, out_dir)
     accelerate = config.accelerate.path if config.accelerate else None
-    run_workers(job.folder / JOB_FILE, config.settings.processes, accelerate)
+    run_workers(job.folder / JOB_FILE, job, accelerate)
     last = checkpoints.newest(job.checkpoints)
     if last is None or not (job.folder / DONE).is_file():
         raise UserError(f"training left no checkpoint in {job.checkpoints}", "run it again")
     history = checkpoints.history(last)
     best = result.best_step(history)
-    kept = best if best is not None and config.settings.keep == "best" else checkpoints.step_of(last)
+    kept = checkpoints.step_of(last)
+    if best is not None and config.settings.keep == "best":
+        kept = best
     try:
         _write(source, config, job, job.checkpoints / f"checkpoint-{kept}", out_dir)
         result.write_log(history, out_dir)
@@ -137,7 +140,9 @@ def settle(
             "tools": {tool: version(tool) for tool in TOOLS},
         }
     )
-    if _key_of(folder) != key:
+    before = _job_of(folder)
+    if before is None or before.key != key:
+        before = None
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     trust = config.trust_remote_code
@@ -158,6 +163,7 @@ def settle(
         validation_rows=plan.data.validation.rows,
         labels=plan.data.labels,
         pad_token_id=plan.pad_token_id,
+        threads=before.threads if before else _threads(settings),
         trust_remote_code=trust,
     )
     _require_disk(source, plan, job, folder)
@@ -174,15 +180,23 @@ def board_folder(out_dir: Path) -> Path:
     return (place.parent if place.name == STAGES_FOLDER else place) / BOARD_FOLDER / name
 
 
-def _key_of(folder: Path) -> str | None:
-    """The key of the run that left its files there; None where it got not as far as that, and its
-    rows may be of other inputs."""
+def _job_of(folder: Path) -> TrainJob | None:
+    """The run that left its files there; None where it got not as far as its job, and its rows may
+    be of other inputs."""
     if not (folder / JOB_FILE).is_file():
         return None
     try:
-        return read_job(folder / JOB_FILE).key
+        return read_job(folder / JOB_FILE)
     except UserError:
         return None
+
+
+def _threads(settings: Finetune) -> int:
+    """Threads of one process: its share of the cores that torch would use."""
+    import torch
+
+    cores: int = torch.get_num_threads()
+    return max(1, cores // settings.processes)
 
 
 def _require_disk(source: Artifact, plan: Outline, job: TrainJob, folder: Path) -> None:
@@ -203,8 +217,7 @@ def _write(
         trust = config.trust_remote_code
         result.write_checkpoint(checkpoint, source, job.kind, out_dir, trust_remote_code=trust)
         return
-    quantization = "nf4" if settings.quantization == "nf4" else None
-    record = record_base(out_dir, source, quantization)
+    record = record_base(out_dir, source, "nf4" if settings.quantization == "nf4" else None)
     result.write_adapter(checkpoint, source, record.base_name, job.labels, out_dir)
 
 

@@ -21,6 +21,7 @@ Kind = Literal["causal", "classification"]
 class TrainJob(Strict):
     """One run. `key` names its inputs: checkpoints of another key are not gone on from.
 
+    `threads` of each process are part of it because sums in another order round otherwise.
     `folder` holds the encoded rows and the checkpoints; `rows` counts the (packed) rows of train,
     `tokens` their tokens. `labels` are the classes in the order of the head.
     """
@@ -38,6 +39,7 @@ class TrainJob(Strict):
     validation_rows: int
     labels: tuple[str, ...] = ()
     pad_token_id: int
+    threads: int = Field(ge=1)
     trust_remote_code: bool = False
 
     @property

@@ -11,6 +11,7 @@ from typing import IO
 
 from common.errors import EXIT_BAD_INPUT, UserError
 from common.files import write_text
+from toolchain.train.job import TrainJob
 from toolchain.train.worker import ERROR_MARK, PARENT
 
 _WORKER = "toolchain.train.worker"
@@ -28,15 +29,16 @@ use_cpu: false
 """
 
 
-def run_workers(job_file: Path, processes: int, accelerate_config: Path | None) -> None:
+def run_workers(job_file: Path, job: TrainJob, accelerate_config: Path | None) -> None:
     """Run the job to its end. Raises `UserError` with the worker's own reason where it has one."""
+    processes, threads = job.settings.processes, job.threads
     command = [sys.executable, "-m", _WORKER, str(job_file)]
     if processes > 1 or accelerate_config is not None:
         settings = accelerate_config or _own_settings(job_file.parent, processes)
         launcher = [sys.executable, "-m", "accelerate.commands.launch"]
         command = [*launcher, "--config_file", str(settings), "-m", _WORKER, str(job_file)]
     worker = subprocess.Popen(
-        command, env=_environment(processes), stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        command, env=_environment(threads), stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )
     assert worker.stdout is not None
     try:
@@ -64,13 +66,11 @@ def _read(stream: IO[str]) -> UserError | None:
     return fault
 
 
-def _environment(processes: int) -> dict[str, str]:
+def _environment(threads: int) -> dict[str, str]:
     search = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    own = {"PYTHONPATH": search, PARENT: str(os.getpid())}
-    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        own["OMP_NUM_THREADS"] = str(max(1, cores // processes))
-    return {**os.environ, **own}
+    own = {"PYTHONPATH": search, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
+    # Threads that wait sleep. Spinning ones cost a busy machine threefold and gain nothing here.
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **own}
 
 
 def _own_settings(folder: Path, processes: int) -> Path:

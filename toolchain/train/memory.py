@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.errors import UserError
@@ -33,9 +33,7 @@ class Memory:
 
     def line(self) -> str:
         """For people."""
-        parts = (("weights", self.weights), ("gradients", self.gradients))
-        parts += (("optimizer", self.optimizer), ("activations", self.activations))
-        named = ", ".join(f"{name} {size / _GB:.2f}" for name, size in parts)
+        named = ", ".join(f"{name} {size / _GB:.2f}" for name, size in asdict(self).items())
         return f"memory: about {self.total / _GB:.2f} GB a process ({named})"
 
 
@@ -67,7 +65,8 @@ def require_memory(memory: Memory, settings: Finetune) -> None:
     needed, free_bytes = memory.total * settings.processes, free_memory_bytes()
     where = "memory"
     if gpu is not None:  # one process has one GPU
-        needed, free_bytes, where = memory.total, gpu.memory_total_bytes, f"memory of the {gpu.name}"
+        needed, free_bytes = memory.total, gpu.memory_total_bytes
+        where = f"memory of the {gpu.name}"
     if needed > free_bytes:
         less = [] if settings.gradient_checkpointing else ["gradient_checkpointing true"]
         if settings.method == "full":

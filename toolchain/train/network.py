@@ -79,6 +79,7 @@ def load_network(
     if settings.quantization == "nf4":
         from peft import prepare_model_for_kbit_training
 
+        _keep_four_bit_exact(network)
         network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=False)
     return adapt(network, kind, settings)
 
@@ -187,6 +188,14 @@ def _four_bit(compute_dtype: Any) -> dict[str, Any]:
     )
     device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
     return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def _keep_four_bit_exact(network: Any) -> None:
+    """bitsandbytes rounds a layer's scales to bfloat16 when a CPU first evaluates it, for speed, and
+    stops at widths that are no multiple of 64. Training would go on from other weights then."""
+    for part in network.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
 
 
 def _does_not_load(model: Path, error: Exception) -> UserError:

@@ -84,9 +84,8 @@ class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followe
         if classes:
             metrics |= _class_metrics(confusion.cpu())
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        # The control is changed in place; Trainer keeps the very object.
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _own_batches(self, rows: int) -> list[Sequence[int]]:
@@ -187,7 +186,10 @@ def _count_classes(logits: Any, labels: Any, sums: Any, confusion: Any) -> None:
 
 
 def _class_metrics(confusion: Any) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.metrics import (  # type: ignore[import-untyped, unused-ignore]
+        accuracy_score,
+        f1_score,
+    )
 
     truth, answer = (part.tolist() for part in confusion.nonzero(as_tuple=True))
     weights = confusion[truth, answer].tolist()

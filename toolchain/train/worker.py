@@ -69,14 +69,16 @@ def train(job: TrainJob) -> None:
 
 def _run(job: TrainJob, first: bool) -> tuple[int, int]:
     """The last step, and that of the plan."""
+    from toolchain.train.network import load_network, quiet_libraries
+
+    quiet_libraries()
     import torch
     import transformers
 
     from toolchain.train.callbacks import Board, Progress, Steering
-    from toolchain.train.network import load_network, quiet_libraries
     from toolchain.train.trainer import EdgeTrainer
 
-    quiet_libraries()
+    torch.set_num_threads(job.threads)
     settings = job.settings
     transformers.set_seed(settings.seed)  # a new head and the adapter are drawn from it
     network = load_network(
