@@ -113,7 +113,8 @@ def _data(args: argparse.Namespace, source: Artifact, workspace: Workspace) -> I
     folder = workspace.stages / f"data-{key[:16]}"
     if not (folder / REPORT).is_file():
         report = prepare(Settings(inputs=tuple(paths), out=folder))
-        _say(f"data: {report['rows_kept']} of {report['rows_read']} rows kept, see {folder}")
+        kept = f"data: {report['rows_kept']} of {report['rows_read']} rows kept"
+        _say(kept if args.dry_run else f"{kept}, see {folder / 'report.md'}")
     return data_input(folder)
 
 
@@ -178,7 +179,7 @@ def _print_result(args: argparse.Namespace, made: Artifact, up_to_date: bool) ->
             said += f", accuracy {facts['validation_accuracy']:.4f}"
             said += f", macro F1 {facts['validation_macro_f1']:.4f}"
         print(said + (", ended early" if facts["early_stopped"] else ""))
-    if made.format == "adapter":
+    if made.format == "adapter" and facts["kind"] == "causal":
         print(f"next: edgeforge merge --model {args.model} --adapter {made.path}")
 
 

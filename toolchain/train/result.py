@@ -77,6 +77,8 @@ def write_checkpoint(
         trust_remote_code=trust_remote_code,
         local_files_only=True,
     )
+    # Training keeps no cache and saves that with the config.
+    network.config.use_cache = inspect(source.path).config.get("use_cache", True)
     network.save_pretrained(out, max_shard_size=_SHARD_SIZE)
     own = {INDEX, *(() if kind == "causal" else (CONFIG,))}
     names = (name for name in source.files if ".safetensors" not in name and name not in own)

@@ -26,6 +26,11 @@ from toolchain.train.points import Points
 from toolchain.train.result import best_step
 
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# What torch and safetensors, which have their own writers, say of it.
+_DISK_MARKS = ("os error", "failed writing file", "unexpected pos", "iostream error")
+
+
 class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
     """A Trainer over a job's rows."""
 
@@ -200,6 +205,5 @@ def _class_metrics(confusion: Any) -> dict[str, float]:
 
 def _is_disk_fault(error: Exception) -> bool:
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-    said = str(error)
-    return any(mark in said for mark in ("No space left", "os error 28", "unexpected pos", "I/O"))
+        return error.errno in _DISK_ERRORS
+    return any(mark in str(error) for mark in _DISK_MARKS)
