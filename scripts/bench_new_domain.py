@@ -84,7 +84,7 @@ def measure(recipe: Path, out: Path) -> dict[str, Any]:
             ("after", evaluations["merge"]),
         )
     }
-    figures = ("wall_sec", "steps", "train_tokens", "epochs", "trainable_share", "peak_rss_bytes")
+    figures = ("wall_sec", "steps", "tokens_seen", "epochs", "trainable_share", "peak_rss_bytes")
     return {
         **scores,
         "old_kept": scores["after"]["old"] / scores["before"]["old"],

@@ -132,7 +132,8 @@ def plan(
     wanted = kv_cache_type or target.kv_cache_type
     kv_type = usable_kv_cache_type(wanted, shape.key_dim, shape.value_dim)
     kv_bytes = kv_cache_bytes(shape, context_tokens, kv_type)
-    buffer_bytes = compute_bytes(shape, context_tokens, flash_attention=kv_type not in ("f32", "f16"))
+    flash_attention = kv_type not in ("f32", "f16")
+    buffer_bytes = compute_bytes(shape, context_tokens, flash_attention=flash_attention)
     return Plan(
         model=shape.name,
         target=target.name,

@@ -24,6 +24,7 @@ VERBS = {
     "chat": "toolchain.commands.chat",
     "generate": "toolchain.commands.generate",
     "data": "toolchain.commands.data",
+    "finetune": "toolchain.commands.finetune",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",
     "doctor": "toolchain.commands.doctor",

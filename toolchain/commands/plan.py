@@ -24,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan. Raises `UserError` for bad input, and when nothing fits the target."""
     from targets.registry import load_target
+    from toolchain.backend import choose_backend
     from toolchain.checkpoint.inspect import inspect
     from toolchain.checkpoint.locate import locate
     from toolchain.checkpoint.validate import validate
-    from toolchain.backend import choose_backend
     from toolchain.job import plan_for
     from toolchain.plan_report import plan_json, plan_text
     from toolchain.recipe import load_recipe

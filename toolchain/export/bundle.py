@@ -31,7 +31,7 @@ from toolchain.export.payload import payload_of
 from toolchain.export.prompts import write_rows
 from toolchain.report.write import LANGUAGES, report_name, write_report
 from toolchain.stage import Input, StageConfig
-from toolchain.train.curve import CURVE
+from toolchain.train.result import CURVE
 
 NAME = "bundle"
 VERSION = 1

@@ -25,7 +25,7 @@ from toolchain.export.provenance import (
 )
 from toolchain.report.markdown import figure
 from toolchain.stage import Input
-from toolchain.train.curve import CURVE
+from toolchain.train.result import CURVE
 
 if TYPE_CHECKING:
     from toolchain.export.bundle import Config

@@ -8,6 +8,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import read_json
 from toolchain.checkpoint.locate import locate
+from toolchain.compress.base_record import noted_place
 from toolchain.model_kinds.checkpoint import open_checkpoint
 from toolchain.models import OpenModel, OpenOptions
 
@@ -26,8 +27,9 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
     """
     config = read_json(path / CONFIG)
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    if options.base is not None:
-        base = str(options.base)
+    place = options.base or noted_place(path)
+    if place is not None:
+        base = str(place)
     if not isinstance(base, str) or not base:
         raise UserError(
             f"adapter {path} does not name its base model",
