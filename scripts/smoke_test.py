@@ -43,6 +43,8 @@ SPEED_BUDGET_SEC = 6.0  # for prefill and for decode, each
 SWEEP_TOKENS, SWEEP_BUDGET_SEC, FAR_SLOWER = 16, 6.0, 4
 COPY_BYTES, COPY_REPETITIONS = 64 << 20, 5
 BUSY_LOAD_PER_CORE = 0.5
+ENCODER = "encoder"
+MAX_DIFFERENCE = 1e-3  # of an encoder's outputs, where engine and CPU are those of the recording
 MIN_AGREEING_PREFIX = 0.5  # mean over the prompts, on another engine or CPU
 
 
@@ -460,6 +462,68 @@ class OnnxDecoder:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
 
+class OnnxEncoder:
+    """An encoder in onnxruntime: `encoder.json` beside the graph says what its rows mean."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, threads: int) -> None:
+        try:
+            import numpy
+            import onnxruntime
+            import tokenizers
+        except ImportError as error:
+            raise CannotRun(f"{error}; get it with: {OnnxDecoder.install}") from None
+        self._np: Any = numpy
+        self.version = str(onnxruntime.__version__)
+        self.features = " ".join([platform.machine(), *cpu_features()])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4
+        try:
+            self.facts = json.loads((model.parent / "encoder.json").read_text(encoding="utf-8"))
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(model.parent / "tokenizer.json"))
+            self._tokenizer.enable_truncation(int(self.facts["max_tokens"]))
+            self._tokenizer.no_padding()
+            self._session = onnxruntime.InferenceSession(
+                str(model), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise CannotRun(f"onnxruntime refuses {model.name}: {error}") from None
+
+    def rows(self, texts: list[Any]) -> list[list[float]]:
+        """The graph's output for each text or pair of texts, flat."""
+        np = self._np
+        found = [
+            self._tokenizer.encode(text) if isinstance(text, str) else self._tokenizer.encode(*text)
+            for text in texts
+        ]
+        longest = max(len(item.ids) for item in found)
+        columns = {
+            "input_ids": ("ids", int(self.facts["pad_token_id"])),
+            "attention_mask": ("attention_mask", 0),
+            "token_type_ids": ("type_ids", 0),
+        }
+        feed = {}
+        for name in self.facts["inputs"]:
+            field_name, fill = columns[name]
+            padded = [
+                [*getattr(item, field_name), *[fill] * (longest - len(item.ids))] for item in found
+            ]
+            feed[name] = np.array(padded, dtype=np.int64)
+        made = self._session.run(None, feed)[0]
+        return [
+            (row if row.ndim == 1 else row[: len(item.ids)]).astype(float).ravel().tolist()
+            for row, item in zip(made, found)  # noqa: B905 (3.8)
+        ]
+
+    def label(self, row: list[float]) -> str:
+        """The likeliest label of a classifier's row; nothing for other kinds."""
+        if self.facts["task"] != "sequence-classification":
+            return ""
+        return str(self.facts["labels"][max(range(len(row)), key=lambda i: row[i])])
+
+
 ENGINES: dict[str, tuple[Any, ...]] = {".gguf": (LlamaCpp,), ".onnx": (OnnxDecoder,)}
 
 
@@ -608,6 +672,18 @@ CHECKS = (
     "prefill_tokens_per_sec",
     "decode_tokens_per_sec",
     "ttft_sec",
+    "peak_rss_bytes",
+)
+
+
+ENCODER_CHECKS = (
+    "digests",
+    "load_sec",
+    "equal_labels",
+    "max_output_difference",
+    "task_score",
+    "latency_sec",
+    "texts_per_sec",
     "peak_rss_bytes",
 )
 
@@ -832,20 +908,24 @@ class Result:
 def run_test(bundle: Path, threads: int | None, quick: bool) -> Result:
     """Every check, in an order in which nothing is loaded before its digest is verified."""
     result, start = Result(), time.perf_counter()
-    digests = check_digests(bundle)
+    digests, names = check_digests(bundle), CHECKS
     result.checks.append(digests)
     if digests.status == PASSED:
         profile, prompts = read_profile(bundle), read_prompts(bundle)
         result.model, result.target = profile["model"], profile["target"]
-        engine = find_engine(profile)
-        try:
-            _measure(bundle, profile, prompts, engine, threads, quick, result)
-        finally:
-            engine.close()
+        if profile.get("kind") == ENCODER:
+            names = ENCODER_CHECKS
+            _measure_encoder(bundle, profile, prompts, threads, quick, result)
+        else:
+            engine = find_engine(profile)
+            try:
+                _measure(bundle, profile, prompts, engine, threads, quick, result)
+            finally:
+                engine.close()
     else:
         result.machine = machine_facts()
     measured = {check.name: check for check in result.checks}
-    result.checks = [measured.get(name, Check(name)) for name in CHECKS]
+    result.checks = [measured.get(name, Check(name)) for name in names]
     result.machine["test_sec"] = time.perf_counter() - start
     return result
 
@@ -889,6 +969,89 @@ def _measure(
     rss_limit = thresholds.get("max_peak_rss_bytes")
     result.checks.append(at_most("peak_rss_bytes", rss_bytes, rss_limit, "bytes"))
     result.machine["load_per_core_after"] = load_per_core()
+
+
+def _measure_encoder(
+    bundle: Path,
+    profile: dict[str, Any],
+    prompts: list[dict[str, Any]],
+    threads: int | None,
+    quick: bool,
+    result: Result,
+) -> None:
+    """An encoder's labels and outputs against the recorded ones, then its speed."""
+    thresholds, result.machine = profile.get("thresholds", {}), machine_facts()
+    used = threads or min(int(profile.get("threads") or usable_cores()), usable_cores())
+    start = time.perf_counter()
+    engine = OnnxEncoder(bundle / profile["model_file"], used)
+    load = at_most("load_sec", time.perf_counter() - start, thresholds.get("max_load_sec"), "s")
+    result.engine = {"name": engine.name, "version": engine.version, "features": engine.features}
+    same = result.engine == profile.get("recorded")
+    result.threads = {"profile": used, "used": used}
+    rows = [engine.rows([text_of(row)])[0] for row in prompts]
+    differ = [
+        max((abs(a - b) for a, b in zip(row["expected_output"], made)), default=0.0)  # noqa: B905
+        for row, made in zip(prompts, rows)  # noqa: B905 (3.8)
+    ]
+    labels = [engine.label(made) for made in rows]
+    equal = sum(row["expected"] == label for row, label in zip(prompts, labels))  # noqa: B905
+    limit = 1.0 if same else thresholds.get("min_answers_equal")
+    note = "" if same else "recorded on another engine or CPU"
+    result.checks += [
+        load,
+        at_least("equal_labels", equal / len(prompts), limit, "share", note),
+        at_most("max_output_difference", max(differ), MAX_DIFFERENCE if same else None, ""),
+        check_labels(prompts, labels, thresholds),
+    ]
+    rss_bytes = peak_rss_bytes()
+    repetitions = 1 if quick else REPETITIONS
+    result.checks += check_encoder_speed(engine, prompts, repetitions, result)
+    rss_limit = thresholds.get("max_peak_rss_bytes")
+    result.checks.append(at_most("peak_rss_bytes", rss_bytes, rss_limit, "bytes"))
+    result.machine["load_per_core_after"] = load_per_core()
+
+
+def text_of(row: dict[str, Any]) -> Any:
+    """A row's text, or its pair of texts."""
+    pair = row.get("text_pair")
+    return row["text"] if pair is None else (row["text"], pair)
+
+
+def check_labels(
+    prompts: list[dict[str, Any]], labels: list[str], thresholds: dict[str, Any]
+) -> Check:
+    """Share of texts whose label is the true one, against that share when recorded."""
+    scored = [i for i, row in enumerate(prompts) if row.get("reference") is not None]
+    if not scored:
+        return Check("task_score", note="no text of this bundle has a true label")
+    right = sum(prompts[i]["reference"] == labels[i] for i in scored)
+    recorded = sum(prompts[i]["reference"] == prompts[i]["expected"] for i in scored)
+    limit = scaled(thresholds.get("min_task_score_share"), recorded / len(scored))
+    note = f"{right} of {len(scored)} right, {recorded} when recorded"
+    return at_least("task_score", right / len(scored), limit, "share", note)
+
+
+def check_encoder_speed(
+    engine: OnnxEncoder, prompts: list[dict[str, Any]], repetitions: int, result: Result
+) -> list[Check]:
+    """Median latency of one text, and texts per second eight at a time."""
+    texts = [text_of(row) for row in prompts]
+    batch = [texts[i % len(texts)] for i in range(8)]
+    singles, batches = [], []
+    for _ in range(repetitions):
+        for text in texts:
+            start = time.perf_counter()
+            engine.rows([text])
+            singles.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        engine.rows(batch)
+        batches.append(len(batch) / (time.perf_counter() - start))
+    latency, speed = statistics.median(singles), max(batches)
+    result.speed = {"latency_sec": latency, "texts_per_sec": speed, "batch_size": len(batch)}
+    return [
+        at_most("latency_sec", latency, None, "s", f"median of {len(singles)} texts, one by one"),
+        at_least("texts_per_sec", speed, None, "texts/s", f"{len(batch)} texts at a time"),
+    ]
 
 
 def check_ttft(
@@ -944,6 +1107,8 @@ def record(bundle: Path, threads: int | None) -> dict[str, Any]:
     belongs into profile.json as `recorded`.
     """
     profile, prompts = read_profile(bundle), read_prompts(bundle)
+    if profile.get("kind") == ENCODER:
+        return record_encoder(bundle, profile, prompts, threads)
     engine = find_engine(profile)
     # The answers do not depend on the context's size, so the smallest that holds them will do.
     needed = max(len(row["token_ids"]) + row["max_new_tokens"] for row in prompts) + 1
@@ -961,9 +1126,25 @@ def record(bundle: Path, threads: int | None) -> dict[str, Any]:
         row.update(
             expected=answer.text, expected_token_ids=answer.token_ids, stopped=answer.stopped
         )
+    write_prompts(bundle, prompts)
+    return {"name": engine.name, "version": engine.version, "features": engine.features}
+
+
+def record_encoder(
+    bundle: Path, profile: dict[str, Any], prompts: list[dict[str, Any]], threads: int | None
+) -> dict[str, Any]:
+    """Write an encoder's labels and outputs into prompts.jsonl as the expected ones."""
+    engine = OnnxEncoder(bundle / profile["model_file"], threads or usable_cores())
+    for row in prompts:
+        made = engine.rows([text_of(row)])[0]
+        row.update(expected=engine.label(made), expected_output=[round(x, 6) for x in made])
+    write_prompts(bundle, prompts)
+    return {"name": engine.name, "version": engine.version, "features": engine.features}
+
+
+def write_prompts(bundle: Path, prompts: list[dict[str, Any]]) -> None:
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in prompts]
     (bundle / PROMPTS).write_text("".join(lines), encoding="utf-8")
-    return {"name": engine.name, "version": engine.version, "features": engine.features}
 
 
 # --------------------------------------------------------------------------------
