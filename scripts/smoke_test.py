@@ -908,7 +908,8 @@ class Result:
 def run_test(bundle: Path, threads: int | None, quick: bool) -> Result:
     """Every check, in an order in which nothing is loaded before its digest is verified."""
     result, start = Result(), time.perf_counter()
-    digests, names = check_digests(bundle), CHECKS
+    digests = check_digests(bundle)
+    names: tuple[str, ...] = CHECKS
     result.checks.append(digests)
     if digests.status == PASSED:
         profile, prompts = read_profile(bundle), read_prompts(bundle)
