@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolchain.report import chain
@@ -83,6 +83,8 @@ def _gates(manifest: Mapping[str, Any], language: str) -> str:
 def _tried(manifest: Mapping[str, Any], language: str) -> str:
     if not manifest["tried"]:
         return ""
+    if "figures" in manifest["tried"][0]:
+        return _section("tried", language, _tried_with_figures(manifest["tried"], language))
     rows = [
         (
             record["quantization"],
@@ -96,6 +98,24 @@ def _tried(manifest: Mapping[str, Any], language: str) -> str:
         for record in manifest["tried"]
     ]
     return _section("tried", language, table(text("tried_columns", language), rows))
+
+
+def _tried_with_figures(tried: Sequence[Mapping[str, Any]], language: str) -> str:
+    """Candidates that were measured in more than quality: a column for each figure."""
+    names = list(dict.fromkeys(name for record in tried for name in record["figures"]))
+    first, last = (part.split("|") for part in text("tried_figures", language).split("…"))
+    columns = [*first, *(name_of(name, language) for name in names), *last]
+    rows = [
+        (
+            record["quantization"],
+            size(record["size_bytes"]),
+            *(figure(record["figures"].get(name)) for name in names),
+            text(record["verdict"], language),
+            record["reason"],
+        )
+        for record in tried
+    ]
+    return table("|".join(columns), rows)
 
 
 def _types(manifest: Mapping[str, Any], language: str) -> str:
