@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_models import tiny_bert, tiny_llama
+from train_runs import chat_rows, write_data
 
 from toolchain.train.job import TrainJob
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices of this size gain nothing from more, and on a busy machine threads wait."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +35,6 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from train_runs import chat_rows, write_data
-
     rows = chat_rows(20)
     folder = tmp_path_factory.mktemp("data") / "chats"
     return write_data(folder, train=rows[:14], validation=rows[14:17], test=rows[17:])

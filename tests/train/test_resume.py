@@ -62,7 +62,11 @@ def test_sigkill(unbroken: Artifact, base: Path, data: Path, tmp_path: Path) -> 
         "tune(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), "
         f"**{RUN!r})"
     )
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "OMP_NUM_THREADS": "1",
+    }
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(base), str(data), str(tmp_path / "w")],
         env=environment,

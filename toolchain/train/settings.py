@@ -29,7 +29,7 @@ class Finetune(Strict):
         default="lora", description="train an adapter (lora) or all weights (full)"
     )
     rank: int = Field(default=8, ge=1, le=1024, description="LoRA: rank of the adapter")
-    alpha: float = Field(default=16, gt=0, description="LoRA: its change is scaled by alpha / rank")
+    alpha: float = Field(default=16.0, gt=0, description="LoRA: its change is scaled by alpha / rank")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="LoRA: share of inputs left out")
     target_modules: str | tuple[str, ...] = Field(
         default=ALL_LINEAR,
@@ -62,7 +62,7 @@ class Finetune(Strict):
     max_grad_norm: float = Field(
         default=1.0, ge=0, description="longer gradients are cut to this norm; 0: never"
     )
-    epochs: float = Field(default=3, gt=0, le=10_000, description="passes over the training rows")
+    epochs: float = Field(default=3.0, gt=0, le=10_000, description="passes over the training rows")
     max_steps: int | None = Field(default=None, ge=1, description="end after this many steps")
     batch_size: int = Field(
         default=8, ge=1, description="rows at a time, of all processes together"
