@@ -37,9 +37,13 @@ def load_tokenizer(checkpoint: Path, *, trust_remote_code: bool = False) -> Any:
         ) from None
 
 
-def token_ids(tokenizer: Any, text: str, *, add_special: bool) -> list[int]:
-    """The tokenizer's ids of a text; without its warning about texts longer than the context."""
-    ids: list[int] = tokenizer(text, add_special_tokens=add_special, verbose=False)["input_ids"]
+def token_ids(
+    tokenizer: Any, text: str, *, add_special: bool, pair: str | None = None
+) -> list[int]:
+    """The tokenizer's ids of a text, or of a pair of texts; without its warning about texts longer
+    than the context."""
+    found = tokenizer(text, pair, add_special_tokens=add_special, verbose=False)
+    ids: list[int] = found["input_ids"]
     return ids
 
 

@@ -15,6 +15,7 @@ HELP = "prepare training data (splits, duplicates, lengths), or write example da
 EXAMPLES = (
     "edgeforge data prepare faq.csv --map question=ask --map answer=reply --out data",
     "edgeforge data prepare chats.jsonl --model demo --max-tokens 256 --out data",
+    "edgeforge data prepare reviews.csv --map text=review --map label=rating --out data",
     "edgeforge data prepare big.parquet --split 0.9,0.05,0.05 --seed 7 --dry-run --out data",
     "edgeforge data sample --format qa --count 100 --out qa.csv",
 )
@@ -82,7 +83,7 @@ def _format(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--format",
         required=required,
         metavar="NAME",
-        help=f"alpaca, qa, chat or text{default}",
+        help=f"alpaca, qa, chat, classification or text{default}",
     )
 
 
@@ -119,9 +120,14 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _summary(report: Mapping[str, Any]) -> list[str]:
+    from toolchain.data.prepare.labels import label_lines
+
+    count = report["rows_conflicting"]
+    conflicts = f"{count} with another label than before, " if count else ""
     lines = [
         f"{report['rows_read']} rows read, {report['rows_kept']} kept: "
         f"{report['rows_empty']} empty, {report['rows_duplicate']} duplicates, "
+        f"{conflicts}"
         f"{report['rows_dropped_long']} too long"
     ]
     for name, split in report["splits"].items():
@@ -129,7 +135,7 @@ def _summary(report: Mapping[str, Any]) -> list[str]:
         tokens = split["tokens"]
         lengths = f"; tokens {_lengths(tokens)}, {split['truncated']} truncated" if tokens else ""
         lines.append(f"{name:<11}{split['rows']:>8} ({split['share']:.1%}): {spoken}{lengths}")
-    return lines
+    return [*lines, *label_lines(report["labels"] or {})]
 
 
 def _lengths(tokens: Mapping[str, int]) -> str:
