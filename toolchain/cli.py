@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": "toolchain.commands.evaluate",
     "chat": "toolchain.commands.chat",
     "generate": "toolchain.commands.generate",
+    "classify": "toolchain.commands.classify",
     "data": "toolchain.commands.data",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
 from toolchain.options import add_options
 
 HELP = "prepare training data (splits, duplicates, lengths), or write example data"
@@ -56,13 +55,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of splits and report, replaced as a whole (default: data)",
     )
     _format(parser, required=False)
-    option(
-        "--map",
-        action="append",
-        default=[],
-        metavar="COLUMN=NAME",
-        help="the file's NAME for a format's COLUMN (question=ask); can be repeated",
-    )
+    add_options(parser, "map")
     option(
         "--split",
         default="0.8,0.1,0.1",
@@ -94,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     from toolchain.checkpoint.locate import locate
+    from toolchain.data.prepare.mapping import parse_mapping
     from toolchain.data.prepare.prepare import Settings, prepare
     from toolchain.data.prepare.split import parse_ratios
 
@@ -101,7 +95,7 @@ def _prepare(args: argparse.Namespace) -> int:
         inputs=tuple(args.files),
         out=args.out,
         form=args.format,
-        mapping=_mapping(args.map),
+        mapping=parse_mapping(args.map),
         ratios=parse_ratios(args.split),
         seed=args.seed,
         model=locate(args.model) if args.model else None,
@@ -153,14 +147,3 @@ def _sample(args: argparse.Namespace) -> int:
         print(f"{len(rows)} rows written to {args.out}")
     return 0
 
-
-def _mapping(options: Sequence[str]) -> dict[str, str]:
-    mapping: dict[str, str] = {}
-    for option in options:
-        column, equals, name = option.partition("=")
-        if not (column and equals and name):
-            raise UserError(f"--map {option} is not COLUMN=NAME", "for example: --map question=ask")
-        if column in mapping:
-            raise UserError(f"--map names '{column}' twice", "give each column once")
-        mapping[column] = name
-    return mapping
