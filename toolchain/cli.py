@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": "toolchain.commands.evaluate",
     "chat": "toolchain.commands.chat",
     "generate": "toolchain.commands.generate",
+    "classify": "toolchain.commands.classify",
     "data": "toolchain.commands.data",
     "finetune": "toolchain.commands.finetune",
     "merge": "toolchain.commands.merge",
