@@ -18,6 +18,9 @@ STAGES = {
     "quantize": "toolchain.export.gguf.quantize",
     "parity": "toolchain.evaluate.parity",
     "quality": "toolchain.evaluate.quality",
+    "onnx-encoder-export": "toolchain.export.onnx.encoder_export",
+    "onnx-encoder-quantize": "toolchain.export.onnx.encoder_quantize",
+    "onnx-encoder-sensitivity": "toolchain.export.onnx.sensitivity",
     "bundle": "toolchain.export.bundle",
 }
 
