@@ -33,7 +33,8 @@ class WorkerClient:
 
     def __init__(self, name: str, threads: int) -> None:
         self.name = name
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()
+        # Kept for the last words of a worker that dies; closed by `close`.
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         count = str(threads)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmark.worker"],

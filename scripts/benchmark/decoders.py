@@ -31,7 +31,7 @@ def sweep_threads(fleet: Fleet, settings: Settings, vocab_size: int) -> None:
 
     def timed(worker: WorkerClient) -> float:
         answer = worker.ask("request", tokens=tokens, count=settings.decode_tokens)
-        return float(answer["ttft_sec"]) + sum(answer["step_secs"])
+        return float(answer["ttft_sec"] + sum(answer["step_secs"]))
 
     fleet.warm_up_with(timed)
     fleet.sweep(timed, settings.threads)

@@ -39,7 +39,7 @@ def sweep_threads(fleet: Fleet, settings: Settings, cells: list[Cell], vocab_siz
 
     def timed(worker: WorkerClient) -> float:
         answer = worker.ask("encode", tokens=tokens, min_sec=0.1, max_runs=10, warm_up=1)
-        return min(answer["secs"])
+        return float(min(answer["secs"]))
 
     fleet.warm_up_with(timed)
     fleet.sweep(timed, settings.threads)
