@@ -13,6 +13,7 @@ STAGES = {
     "convert": "toolchain.export.gguf.convert",
     "imatrix": "toolchain.export.gguf.imatrix",
     "quantize": "toolchain.export.gguf.quantize",
+    "onnx-export": "toolchain.export.onnx.export",
     "parity": "toolchain.evaluate.parity",
     "quality": "toolchain.evaluate.quality",
     "bundle": "toolchain.export.bundle",
