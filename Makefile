@@ -2,7 +2,7 @@
 # Every verb sets up `.venv` first where that is needed. What make calls is `.venv/bin/edgeforge`.
 
 PYTHON ?= python3
-VARIABLES := target model recipe quantization out host
+VARIABLES := target model recipe data quantization out host
 
 # A variable's value goes through the environment and is quoted by the recipe's shell, never by make: neither
 # expands what is in it, so spaces, quotes, $ and backquotes arrive as they were typed. (`args` are
@@ -74,6 +74,7 @@ clean: ## remove .venv and caches (bundles in build/ stay)
 #= target       the device: a name of `edgeforge targets list`, or a file
 #= model        a folder or a hub id; the embedded demo model when absent
 #= recipe       which stages run and how: a name or a file
+#= data         training data, for a recipe that trains
 #= quantization a llama.cpp type such as Q4_K_M, or auto
 #= out          where bundles go: OUT/<model>/<target>/ (build)
 #= host         USER@HOST: run on this device instead of this machine

@@ -1,7 +1,5 @@
-"""Names of llama.cpp's file types, as `llama-quantize` spells them.
-
-Source: `tools/quantize/quantize.cpp` of the pinned llama.cpp revision.
-"""
+"""Names of quantizations: llama.cpp's file types as `llama-quantize` spells them (source:
+`tools/quantize/quantize.cpp` of the pinned revision), and this project's ONNX variants."""
 
 from __future__ import annotations
 
@@ -14,6 +12,11 @@ QUANTIZATIONS = (
     *("IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
     *("TQ1_0", "TQ2_0", "MXFP4_MOE"),
 )
+
+# ONNX: docs/onnx.md says what each is.
+ONNX_DECODER_VARIANTS = ("int8-mixed", "int8-dynamic", "int8-block")
+ONNX_ENCODER_VARIANTS = ("int8-dynamic", "int8-block", "int8-static")
+ONNX_VARIANTS = tuple(dict.fromkeys((*ONNX_DECODER_VARIANTS, *ONNX_ENCODER_VARIANTS)))
 
 # llama-quantize takes these short names too.
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}

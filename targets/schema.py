@@ -13,7 +13,12 @@ from pydantic import Field, field_validator, model_validator
 
 from common.errors import near_names
 from common.strict import Strict
-from targets.quantization import QUANTIZATIONS, canonical_quantization
+from targets.quantization import (
+    ONNX_DECODER_VARIANTS,
+    ONNX_VARIANTS,
+    QUANTIZATIONS,
+    canonical_quantization,
+)
 
 Scalar = bool | int | float | str
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -88,6 +93,31 @@ class QualityBudget(Strict):
     min_task_share: Share
 
 
+class Onnx(Strict):
+    """ONNX export: the INT8 variants that `auto` measures, and the mix of work that it weighs their
+    speeds by: for decoders a prompt and an answer, for encoders a batch of sequences.
+
+    `max_accuracy_drop` is the share of a classifier's accuracy that may be lost (0.005: half a
+    point); decoders keep to `quality`.
+    """
+
+    variants: tuple[str, ...] = ONNX_DECODER_VARIANTS
+    prefill_tokens: int = Field(default=256, ge=1)
+    decode_tokens: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    sequence_tokens: int = Field(default=128, ge=1)
+    max_accuracy_drop: Share = 0.005
+
+    @field_validator("variants")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in ONNX_VARIANTS]
+        if unknown or not names:
+            listed = "; ".join(f"'{n}': {near_names(n, ONNX_VARIANTS)}" for n in unknown)
+            raise ValueError(f"no ONNX variant: {listed or 'none named'}")
+        return names
+
+
 class SmokeThresholds(Strict):
     """What the finished bundle must reach on the device.
 
@@ -134,13 +164,14 @@ class Target(Strict):
     memory: Memory
     processor: Processor
     accelerator: Accelerator
-    runtime: Literal["llama.cpp"] = "llama.cpp"
+    runtime: Literal["llama.cpp", "onnxruntime"] = "llama.cpp"
     quantization: tuple[str, ...] = Field(min_length=1)
     context_tokens: int = Field(ge=256)
     kv_cache_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     gpu_layers: int = Field(default=0, ge=ALL_LAYERS)
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     quality: QualityBudget
+    onnx: Onnx = Onnx()
     smoke: SmokeThresholds
     ollama: Ollama = Ollama()
     llama_cpp_build: tuple[str, ...] = ()

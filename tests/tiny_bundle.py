@@ -46,10 +46,11 @@ def make_bundle(
         recipe={"name": "export"},
         plan=dataclasses.asdict(planned),
         budget={"max_kld": 0.5, "min_task_share": 0.5},
+        base=Input.of_artifact(base),
+        base_files=files,
         checkpoint=Input.of_artifact(base),
-        checkpoint_files=files,
         task=examples,
-        converted=Input.of_artifact(converted),
+        makers=(Input.of_artifact(converted),),
         **(_evidence(base, converted, quantized, examples, workspace) if proof else {}),
     )
     folder = workspace.root / device.name

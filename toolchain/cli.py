@@ -22,6 +22,7 @@ VERBS = {
     "ollama": "toolchain.commands.ollama",
     "evaluate": "toolchain.commands.evaluate",
     "chat": "toolchain.commands.chat",
+    "generate": "toolchain.commands.generate",
     "data": "toolchain.commands.data",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",

@@ -32,11 +32,13 @@ _MAX_LOGITS_BYTES = 1_000_000_000
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What the user asked for; names as on the command line."""
+    """What the user asked for; names as on the command line. `data` takes the place of the recipe's
+    data files."""
 
     target: str
     model: str
     recipe: str | None = None
+    data: tuple[Path, ...] = ()
     quantization: str | None = None
     out: Path = Path("build")
     allow_pickle: bool = False
@@ -44,19 +46,33 @@ class BuildRequest:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What a model is calibrated and measured on; `task` may be None."""
+
+    calibration: TextSource
+    evaluation: TextSource
+    task: Input | None
+
+
+@dataclass(frozen=True)
 class Job:
-    """A build, settled. `quantization` is a type's name or `auto`; `task` may be None."""
+    """A build, settled. `quantization` is a type's name or `auto`.
+
+    `base` is the checkpoint that the user gave; `source` and `info` are those of the checkpoint
+    that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
+    files, `texts` those of the checkpoint until the chain has prepared the data's own.
+    """
 
     name: str
     target: Target
     recipe: Recipe
     quantization: str
+    base: Artifact
     source: Artifact
     info: CheckpointInfo
     workspace: Workspace
-    calibration: TextSource
-    evaluation: TextSource
-    task: Input | None
+    texts: Texts
+    data: tuple[Input, ...]
     trust_remote_code: bool
 
     @property
@@ -75,32 +91,29 @@ def settle(request: BuildRequest) -> Job:
     from runtimes.quantizer import canonical_quantization
     from targets.registry import load_target
     from toolchain.checkpoint.intake import checkpoint_for_build
-    from toolchain.checkpoint.locate import locate, model_name
-    from toolchain.data.text import calibration_text, evaluation_text, require_held_out
-    from toolchain.recipe import load_recipe
+    from toolchain.checkpoint.locate import locate
+    from toolchain.data.prepare.stage import data_input
+    from toolchain.recipe import built_name, load_recipe
 
-    target, recipe = load_target(request.target), load_recipe(request.recipe)
+    target, recipe = load_target(request.target), load_recipe(request.recipe, request.data)
     wanted = request.quantization or recipe.export.quantization
     quantization = AUTO if wanted == AUTO else canonical_quantization(wanted)
     trust = {"allow_pickle": request.allow_pickle, "trust_remote_code": request.trust_remote_code}
     folder = locate(request.model, **trust)
-    name = model_name(request.model)
+    name = built_name(request.model, recipe)
     workspace = Workspace(Path(request.out).absolute() / name)
     source, info = checkpoint_for_build(folder, workspace, **trust)
-    calibration = calibration_text(folder, recipe.export.calibration)
-    evaluation = evaluation_text(folder, recipe.evaluate.text)
-    require_held_out(calibration, evaluation)
     return Job(
         name=name,
         target=target,
         recipe=recipe,
         quantization=quantization,
+        base=source,
         source=source,
         info=info,
         workspace=workspace,
-        calibration=calibration,
-        evaluation=evaluation,
-        task=_task(folder, recipe),
+        texts=settle_texts(folder, recipe),
+        data=tuple(data_input(path) for path in recipe.data.files),
         trust_remote_code=request.trust_remote_code,
     )
 
@@ -151,9 +164,28 @@ def require_room(job: Job, found: ModelPlan) -> None:
         )
 
 
-def _task(checkpoint: Path, recipe: Recipe) -> Input | None:
-    from toolchain.data.text import COMPANION_FOLDER, task_examples
+def settle_texts(checkpoint: Path, recipe: Recipe, data: Path | None = None) -> Texts:
+    """The recipe's texts, else those of the prepared `data`, else the checkpoint's own, else the
+    project's. Raises `UserError` when calibration and evaluation text share a document."""
+    from toolchain.data.prepare import stage as prepare
+    from toolchain.data.text import (
+        COMPANION_FOLDER,
+        calibration_text,
+        evaluation_text,
+        require_held_out,
+        task_examples,
+    )
     from toolchain.stage import Input
 
-    path = recipe.evaluate.task or checkpoint / COMPANION_FOLDER / "task.jsonl"
-    return Input.of_file(path) if task_examples(checkpoint, recipe.evaluate.task) else None
+    def given(path: Path | None, name: str) -> Path | None:
+        prepared = data / name if data else None
+        return path or (prepared if prepared and prepared.is_file() else None)
+
+    calibrate_on = given(recipe.export.calibration, prepare.CALIBRATION)
+    calibration = calibration_text(checkpoint, calibrate_on)
+    evaluation = evaluation_text(checkpoint, given(recipe.evaluate.text, prepare.EVALUATION))
+    require_held_out(calibration, evaluation)
+    wanted = given(recipe.evaluate.task, prepare.TASK)
+    path = wanted or checkpoint / COMPANION_FOLDER / "task.jsonl"
+    task = Input.of_file(path) if task_examples(checkpoint, wanted) else None
+    return Texts(calibration, evaluation, task)

@@ -36,12 +36,14 @@ KINDS = {
 @dataclass(frozen=True)
 class OpenOptions:
     """`context_tokens` is for one sequence (at most what the model was trained for is used);
-    `parallel` prompts can be answered together; `exact` asks an engine for float32 throughout."""
+    `parallel` prompts can be answered together; `exact` asks an engine for float32 throughout;
+    `base` is an adapter's base where it does not lie at the place that the adapter names."""
 
     context_tokens: int = 2048
     parallel: int = 8
     exact: bool = False
     trust_remote_code: bool = False
+    base: Path | None = None
 
 
 @dataclass

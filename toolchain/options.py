@@ -12,6 +12,27 @@ from typing import Any
 
 DEMO_MODEL = "demo"
 
+
+
+def count(text: str) -> int:
+    """A whole number above 0, as a type of argparse."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+    return number
+
+
+def temperature(text: str) -> float:
+    """A sampling temperature, as a type of argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is no temperature between 0 and 100")
+    return value
+
+
 _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "target": (
         "--target",
@@ -33,6 +54,16 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--recipe",
         {"metavar": "NAME_OR_FILE", "help": "which stages run, and how (default: export)"},
     ),
+    "data": (
+        "--data",
+        {
+            "type": Path,
+            "action": "append",
+            "default": [],
+            "metavar": "FILE",
+            "help": "training data for a recipe that trains; can be repeated",
+        },
+    ),
     "quantization": (
         "--quantization",
         {
@@ -53,6 +84,35 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--host",
         {"metavar": "USER@HOST", "help": "run on this device instead of this machine"},
     ),
+    "system": ("--system", {"metavar": "TEXT", "help": "system message"}),
+    "max_tokens": (
+        "--max-tokens",
+        {
+            "type": count,
+            "default": 256,
+            "metavar": "N",
+            "help": "longest answer (default: 256, at most half the context)",
+        },
+    ),
+    "temperature": (
+        "--temperature",
+        {
+            "type": temperature,
+            "default": 0.0,
+            "metavar": "T",
+            "help": "0 takes the likeliest token, more draws (default: 0)",
+        },
+    ),
+    "seed": ("--seed", {"type": int, "metavar": "N", "help": "draw the same way again"}),
+    "context": (
+        "--context",
+        {
+            "type": count,
+            "default": 4096,
+            "metavar": "N",
+            "help": "context in tokens (default: 4096, at most the model's)",
+        },
+    ),
     "json": ("--json", {"action": "store_true", "help": "machine-readable result on stdout"}),
     "dry_run": (
         "--dry-run",
@@ -72,8 +132,10 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# How an answer is made.
+GENERATION = ("system", "max_tokens", "temperature", "seed", "context")
 # The variables of every verb of the Makefile; each verb takes them all and uses what it needs.
-MAKE_VARIABLES = ("target", "model", "recipe", "quantization", "out", "host")
+MAKE_VARIABLES = ("target", "model", "recipe", "data", "quantization", "out", "host")
 
 
 def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -95,10 +157,11 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def model_folder(args: argparse.Namespace) -> Path:
-    """OUT/<model>: bundles of every target, and the finished stages they share."""
-    from toolchain.checkpoint.locate import model_name
+    """OUT/<model>: bundles of every target, and the finished stages they share. A recipe that
+    changes the model has a folder of its own."""
+    from toolchain.recipe import built_name, read_recipe
 
-    return Path(args.out) / model_name(args.model)
+    return Path(args.out) / built_name(args.model, read_recipe(args.recipe))
 
 
 def bundle_folder(args: argparse.Namespace) -> Path:

@@ -22,7 +22,8 @@ def planned_stages(recipe: Recipe) -> list[str]:
     """What a build by this recipe would do, in order."""
     export = ["convert", *(["imatrix"] if recipe.export.imatrix else []), "quantize"]
     steps = {"export": [*export, "parity", "quality"], "bundle": ["bundle"], "smoke": ["smoke"]}
-    return [step for stage in recipe.stages for step in steps[stage]]
+    prepare = ["prepare"] if recipe.data.files else []
+    return [*prepare, *(step for stage in recipe.stages for step in steps.get(stage, [stage]))]
 
 
 def quality_budget(recipe: Recipe, target: Target) -> dict[str, float]:

@@ -5,19 +5,44 @@ edgeforge build --target laptop --recipe my-recipe.yaml
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from common.errors import UserError, near_names
 from common.strict import Strict, parse, read_yaml
+from toolchain.train.settings import Finetune
 
 DEFAULT_RECIPE = "export"
 _RECIPES = Path(__file__).parent / "recipes"
 
-StageName = Literal["export", "bundle", "smoke"]
+# What changes or measures the checkpoint, in any sensible order; then what makes the bundle.
+ChainStage = Literal["finetune", "merge", "evaluate"]
+BundleStage = Literal["export", "bundle", "smoke"]
+_BUNDLE_ORDER = ("export", "bundle", "smoke")
 Scalar = bool | int | float | str
+
+
+class Data(Strict):
+    """Training data: files as `edgeforge data prepare` takes them, or one folder that it made."""
+
+    files: tuple[Path, ...] = ()
+    format: str | None = None
+    map: dict[str, str] = Field(default_factory=dict)
+    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = 0
+    drop_long: bool = False
+
+
+class Merge(Strict):
+    """How an adapter is merged; `adapter` is a folder, or null for the one trained before."""
+
+    adapter: Path | None = None
+    dtype: Literal["base", "float32", "float16", "bfloat16"] = "base"
+    force: bool = False
+    verify: bool = True
 
 
 class Export(Strict):
@@ -33,13 +58,15 @@ class Export(Strict):
 
 
 class Evaluate(Strict):
-    """The proof that the exported file still is the same model."""
+    """The proof that the exported file still is the same model, and the figures of the stage
+    `evaluate`."""
 
     text: Path | None = None
     max_tokens: int = Field(default=4096, ge=256)
     context_tokens: int = Field(default=512, ge=32)
     task: Path | None = None
     task_examples: int = Field(default=200, ge=1)
+    metrics: tuple[str, ...] = ("exact_match", "f1")
 
 
 class Quality(Strict):
@@ -61,19 +88,56 @@ class Recipe(Strict):
 
     name: str = ""
     description: str = ""
-    stages: tuple[StageName, ...] = ("export", "bundle", "smoke")
+    stages: tuple[ChainStage | BundleStage, ...] = ("export", "bundle", "smoke")
+    data: Data = Data()
+    finetune: Finetune = Finetune()
+    merge: Merge = Merge()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     quality: Quality = Quality()
     ollama: Ollama = Ollama()
 
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The stages before the export, in order."""
+        return tuple(name for name in self.stages if name not in _BUNDLE_ORDER)
+
     @field_validator("stages")
     @classmethod
-    def _in_order(cls, stages: tuple[StageName, ...]) -> tuple[StageName, ...]:
-        order = ("export", "bundle", "smoke")
-        if stages != order[: len(stages)] or not stages:
-            raise ValueError("stages are a beginning of export, bundle, smoke, in this order")
+    def _in_order(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
+        last = tuple(name for name in stages if name in _BUNDLE_ORDER)
+        chain = stages[: len(stages) - len(last)]
+        if not stages or stages != chain + _BUNDLE_ORDER[: len(last)]:
+            raise ValueError(
+                "stages end in a beginning of export, bundle, smoke, in this order; "
+                "finetune, merge and evaluate come before"
+            )
         return stages
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        faults = _chain_faults(self.stages, self.finetune.method, self.merge.adapter is not None)
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def _chain_faults(stages: Sequence[str], method: str, given_adapter: bool) -> list[str]:
+    """What of the order makes no sense: an adapter is merged once, and before it is built on."""
+    faults = []
+    adapter = given_adapter
+    for name in stages:
+        if name == "merge":
+            if not adapter:
+                faults.append("'merge' has no adapter: put finetune before, or set merge.adapter")
+            adapter = False
+        elif name == "finetune":
+            if adapter and not given_adapter:
+                faults.append("'finetune' follows an adapter not merged yet: put merge between")
+            adapter = method == "lora"
+        elif name == "export" and adapter and not given_adapter:
+            faults.append("'export' takes a whole model: put merge after finetune")
+    return faults
 
 
 def recipe_names() -> list[str]:
@@ -81,14 +145,48 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name_or_file: str | None) -> Recipe:
-    """A shipped recipe by name, or a file. Relative paths inside a file are relative to it."""
-    name = name_or_file or DEFAULT_RECIPE
-    path = _find(name)
-    data = read_yaml(path)
-    recipe = parse(Recipe, {} if data is None else data, f"recipe {path.name}")
-    named = recipe.model_copy(update={"name": recipe.name or path.stem})
-    return _with_absolute_paths(named, path.parent.absolute())
+def load_recipe(name_or_file: str | None, data: Sequence[Path] = ()) -> Recipe:
+    """A recipe ready to run: `read_recipe`, its files found, its data files those of `data` where
+    some are given."""
+    base = _find(name_or_file or DEFAULT_RECIPE).parent.absolute()
+    return _with_data(_with_absolute_paths(read_recipe(name_or_file), base), data)
+
+
+def read_recipe(name_or_file: str | None) -> Recipe:
+    """A shipped recipe by name, or a file, as it is written there. Relative paths inside a file are
+    relative to it."""
+    path = _find(name_or_file or DEFAULT_RECIPE)
+    content = read_yaml(path)
+    recipe = parse(Recipe, {} if content is None else content, f"recipe {path.name}")
+    return recipe.model_copy(update={"name": recipe.name or path.stem})
+
+
+def built_name(model: str | None, recipe: Recipe) -> str:
+    """Name of what a recipe makes of a model: the model's own, and the recipe's where it changes
+    the model, so that the two do not share a folder."""
+    from toolchain.checkpoint.locate import model_name, safe_name
+
+    name = model_name(model)
+    return f"{name}-{safe_name(recipe.name)}" if recipe.chain else name
+
+
+def _with_data(recipe: Recipe, files: Sequence[Path]) -> Recipe:
+    if files:
+        if "finetune" not in recipe.stages:
+            raise UserError(
+                f"recipe '{recipe.name}' trains nothing, so data= has no use",
+                "take one with a stage finetune: recipe=finetune",
+            )
+        absolute = tuple(_existing(Path.cwd() / path.expanduser(), "data") for path in files)
+        recipe = recipe.model_copy(
+            update={"data": recipe.data.model_copy(update={"files": absolute})}
+        )
+    if "finetune" in recipe.stages and not recipe.data.files:
+        raise UserError(
+            f"recipe '{recipe.name}' trains, but names no data",
+            "give data=FILE (.jsonl, .json, .csv, .parquet), or set data.files in the recipe",
+        )
+    return recipe
 
 
 def _find(name: str) -> Path:
@@ -103,23 +201,28 @@ def _find(name: str) -> Path:
     raise UserError(f"unknown recipe '{name}'", near_names(name, recipe_names()))
 
 
-def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
-    def absolute(path: Path | None, key: str) -> Path | None:
-        if path is None:
-            return None
-        full = base / path.expanduser()
-        if not full.is_file():
-            raise UserError(f"recipe key '{key}' names {full}, which does not exist")
-        return full
+# Keys that name files or folders; each is relative to the recipe's own folder.
+_PATHS = (
+    *(("data", "files"), ("finetune", "accelerate_config"), ("merge", "adapter")),
+    *(("export", "calibration"), ("evaluate", "text"), ("evaluate", "task")),
+)
 
-    export = {"calibration": absolute(recipe.export.calibration, "export.calibration")}
-    evaluate = {
-        "text": absolute(recipe.evaluate.text, "evaluate.text"),
-        "task": absolute(recipe.evaluate.task, "evaluate.task"),
-    }
-    return recipe.model_copy(
-        update={
-            "export": recipe.export.model_copy(update=export),
-            "evaluate": recipe.evaluate.model_copy(update=evaluate),
-        }
-    )
+
+def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
+    changes: dict[str, dict[str, Any]] = {}
+    for section, key in _PATHS:
+        value = getattr(getattr(recipe, section), key)
+        if not value:
+            continue
+        name = f"recipe key '{section}.{key}'"
+        several = value if isinstance(value, tuple) else (value,)
+        found = tuple(_existing(base / path.expanduser(), name) for path in several)
+        changes.setdefault(section, {})[key] = found if isinstance(value, tuple) else found[0]
+    update = {name: getattr(recipe, name).model_copy(update=new) for name, new in changes.items()}
+    return recipe.model_copy(update=update)
+
+
+def _existing(path: Path, name: str) -> Path:
+    if not path.exists():
+        raise UserError(f"{name} names {path}, which does not exist")
+    return path

@@ -9,7 +9,10 @@ from common.errors import UserError, near_names
 
 STAGES = {
     "import-pickle": "toolchain.checkpoint.pickle_import",
+    "prepare": "toolchain.data.prepare.stage",
+    "finetune": "toolchain.train.finetune",
     "merge": "toolchain.compress.merge",
+    "evaluate": "toolchain.evaluate.measure",
     "convert": "toolchain.export.gguf.convert",
     "imatrix": "toolchain.export.gguf.imatrix",
     "quantize": "toolchain.export.gguf.quantize",

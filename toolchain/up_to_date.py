@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,17 @@ LOG_FOLDER = "log"
 LOG_FILE = "build.json"
 _ROOT = Path(__file__).resolve().parents[1]
 _CODE = ("common", "runtimes", "targets", "toolchain")
-_TOOLS = ("gguf", "llama-cpp-python", "torch", "transformers")
+_TOOLS = (
+    *("accelerate", "bitsandbytes", "datasets", "gguf", "llama-cpp-python", "peft"),
+    *("torch", "transformers"),
+)
+_FILES_OF_RECIPE = (("export", "calibration"), ("evaluate", "text"), ("evaluate", "task"))
 
 
 def build_key(job: Job) -> str:
     """Digest of checkpoint, target, recipe, texts, task, tool versions and the tool's own code."""
     recipe = job.recipe.model_dump(mode="json", exclude={"name", "description"})
-    for section, name in (("export", "calibration"), ("evaluate", "text"), ("evaluate", "task")):
+    for section, name in (*_FILES_OF_RECIPE, ("data", "files"), ("merge", "adapter")):
         recipe[section].pop(name)  # their content counts, below
     return sha256_json(
         {
@@ -36,10 +40,12 @@ def build_key(job: Job) -> str:
             "target": job.target.model_dump(mode="json"),
             "recipe": recipe,
             "quantization": job.quantization,
-            "calibration": job.calibration.digest,
-            "evaluation": job.evaluation.digest,
-            "task": job.task.digest if job.task else None,
-            "tools": {name: version(name) for name in _TOOLS},
+            "data": [item.digest for item in job.data],
+            "adapter": _adapter_digest(job),
+            "calibration": job.texts.calibration.digest,
+            "evaluation": job.texts.evaluation.digest,
+            "task": job.texts.task.digest if job.texts.task else None,
+            "tools": {name: _version(name) for name in _TOOLS},
             "code": _code_digest(),
         }
     )
@@ -67,6 +73,21 @@ def write_log(job: Job, key: str, *, passed: bool) -> None:
         "files": _marks(job.bundle),
     }
     write_json(log / LOG_FILE, facts)
+
+
+def _adapter_digest(job: Job) -> str | None:
+    if job.recipe.merge.adapter is None:
+        return None
+    from toolchain.compress.adapter import adapter_digest
+
+    return adapter_digest(job.recipe.merge.adapter)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # not every system has every engine
+        return None
 
 
 def _marks(bundle: Path) -> dict[str, list[int]]:

@@ -6,13 +6,13 @@ import pytest
 import yaml
 
 from common.errors import UserError
-from toolchain.recipe import Recipe, load_recipe, recipe_names
+from toolchain.recipe import Recipe, built_name, load_recipe, read_recipe, recipe_names
 
 
 def test_shipped_recipes_load() -> None:
     assert "export" in recipe_names()
     for name in recipe_names():
-        assert load_recipe(name).name == name
+        assert read_recipe(name).name == name
 
 
 def test_the_default_recipe_states_exactly_the_defaults() -> None:
@@ -49,3 +49,46 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     path.write_text("export: {calibration: gone.txt}\n")
     with pytest.raises(UserError, match=r"export\.calibration"):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("stages: [merge, export]", "'merge' has no adapter"),
+        ("stages: [finetune, export]", "put merge after finetune"),
+        ("stages: [finetune, finetune]", "put merge between"),
+        ("stages: [export, evaluate]", "in this order"),
+        ("stages: [finetune, merge, export]", "names no data"),
+        ("data: {files: [gone.csv]}\nstages: [finetune]", r"data\.files.*gone\.csv"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused(
+    content: str, fault: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=fault):
+        load_recipe(str(path))
+
+
+def test_a_whole_model_needs_no_merge(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    path = tmp_path / "r.yaml"
+    stages = "stages: [finetune, export]"
+    path.write_text(f"finetune: {{method: full}}\ndata: {{files: [a.jsonl]}}\n{stages}")
+    assert load_recipe(str(path)).chain == ("finetune",)
+
+
+def test_data_given_goes_before_the_recipes_own(tmp_path: Path) -> None:
+    given = tmp_path / "mine.csv"
+    given.write_text("question,answer\n")
+    assert load_recipe("finetune", [given]).data.files == (given,)
+    with pytest.raises(UserError, match="trains nothing"):
+        load_recipe("export", [given])
+
+
+def test_what_a_chain_makes_has_a_name_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "my recipe.yaml"
+    path.write_text("stages: [evaluate, export]")
+    assert built_name("demo", read_recipe(None)) == "edgeforge-demo"
+    assert built_name("demo", read_recipe(str(path))) == "edgeforge-demo-my-recipe"

@@ -69,7 +69,12 @@ def model_name(model: str | None) -> str:
         last = model.split("/", 1)[1]
     else:
         last = _telling_part(path.absolute())
-    return _UNSAFE.sub("-", last).strip("-.")[:_NAME_LENGTH].rstrip("-.") or "model"
+    return safe_name(last)
+
+
+def safe_name(text: str) -> str:
+    """A text as a folder's name: letters, digits, `.`, `_`, `-`, not starting with . or -."""
+    return _UNSAFE.sub("-", text).strip("-.")[:_NAME_LENGTH].rstrip("-.") or "model"
 
 
 def _as_path(model: str) -> Path:

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
             target=args.target,
             model=args.model,
             recipe=args.recipe,
+            data=tuple(args.data),
             quantization=args.quantization,
             out=args.out,
             allow_pickle=args.allow_pickle,

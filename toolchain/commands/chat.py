@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from common.errors import UserError
-from toolchain.options import add_model_argument, add_options
+from toolchain.options import GENERATION, add_model_argument, add_options
 
 HELP = "talk to a model: answers as they come, /system, /reset, /help, /exit"
 EXAMPLES = (
@@ -21,30 +21,7 @@ PROMPT = "> "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add_model_argument(parser)
-    parser.add_argument("--system", metavar="TEXT", help="system message")
-    parser.add_argument(
-        "--max-tokens",
-        type=_count,
-        default=256,
-        metavar="N",
-        help="longest answer (default: 256, at most half the context)",
-    )
-    parser.add_argument(
-        "--temperature",
-        type=_temperature,
-        default=0.0,
-        metavar="T",
-        help="0 takes the likeliest token, more draws (default: 0)",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="draw the same way again")
-    parser.add_argument(
-        "--context",
-        type=_count,
-        default=4096,
-        metavar="N",
-        help="context in tokens (default: 4096, at most the model's)",
-    )
-    add_options(parser, "trust_remote_code")
+    add_options(parser, *GENERATION, "trust_remote_code")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -96,19 +73,3 @@ def _reader() -> Callable[[], str | None]:
 
     return read_line
 
-
-def _count(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
-    return number
-
-
-def _temperature(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"'{text}' is no temperature between 0 and 100")
-    return value

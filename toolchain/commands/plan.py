@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from toolchain.recipe import load_recipe
 
     target = load_target(args.target)
-    recipe = load_recipe(args.recipe)
+    recipe = load_recipe(args.recipe, args.data)
     export = recipe.export
     info = inspect(locate(args.model, trust_remote_code=args.trust_remote_code))
     validate(info, trust_remote_code=args.trust_remote_code, deep=False)

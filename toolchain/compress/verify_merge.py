@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from toolchain.child import environment, module_command
 from toolchain.hf import free_memory_bytes
 
 LIMIT = 1e-4
@@ -41,16 +41,13 @@ def verify_in_child(
             "status": "skipped",
             "reason": f"{needed / 1e9:.1f} GB of memory needed, {free_bytes / 1e9:.1f} GB free",
         }
-    command = [sys.executable, "-m", __name__, str(base), str(adapter), str(merged)]
-    root = str(Path(__file__).resolve().parents[2])  # importable whatever the working folder is
-    search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": search, "HF_HUB_OFFLINE": "1"}
+    command = module_command(__name__, base, adapter, merged)
     done = subprocess.run(
         [*command, *(["--trust-remote-code"] if trust_remote_code else [])],
         capture_output=True,
         text=True,
         check=False,
-        env=environment,
+        env=environment(),
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode != 0 or not lines:

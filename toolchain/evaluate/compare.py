@@ -128,8 +128,7 @@ def evaluate(
     data = _data_folder([model, *([against] if against else [])], options)
     if against is None:
         with open_model(model, options) as opened:
-            inputs = _inputs(data or opened.companion, settings)
-            return _evaluation(_alone(opened, inputs, settings), None, inputs)
+            return measure_open(opened, settings, data)
     model_path(model, options)  # a missing model is told before the other one is run
     with tempfile.TemporaryDirectory(prefix="edgeforge-") as folder:
         with open_model(against, options) as opened:
@@ -137,6 +136,12 @@ def evaluate(
             other = _reference(opened, inputs, settings, Path(folder))
         with open_model(model, options) as opened:
             return _evaluation(_compared(opened, inputs, settings, other), other, inputs)
+
+
+def measure_open(model: OpenModel, settings: Settings, data: Path | None = None) -> Evaluation:
+    """Measure an open model alone; `data` is a folder with companion data (default: its own)."""
+    inputs = _inputs(data or model.companion, settings)
+    return _evaluation(_alone(model, inputs, settings), None, inputs)
 
 
 def _data_folder(models: Sequence[str], options: OpenOptions) -> Path | None:

@@ -32,6 +32,7 @@ from toolchain.export.ollama.modelfile import write_modelfiles
 from toolchain.export.prompts import prompt_rows, write_rows
 from toolchain.report.write import LANGUAGES, report_name, write_report
 from toolchain.stage import Input, StageConfig
+from toolchain.train.curve import CURVE
 
 NAME = "bundle"
 VERSION = 1
@@ -55,8 +56,10 @@ class Config(StageConfig):
 
     `target`, `recipe` and `plan` are plain data (`Target.model_dump(mode="json")`,
     `dataclasses.asdict(Plan)`); `budget` has `max_kld` and `min_task_share`; `tried` are the
-    records of the choice (`Tried.as_json()`); `checkpoint_files` maps the base checkpoint's files
-    to their SHA-256; `reference_quality` is the quality artifact of the unquantized file.
+    records of the choice (`Tried.as_json()`); `base` is the checkpoint that the user gave,
+    `base_files` its files' SHA-256; `steps` are what the recipe's chain made of it, `checkpoint`
+    what was exported; `makers` are the export's stages before the model's own; `reference_quality`
+    is the quality artifact of the unquantized file.
     """
 
     model: str
@@ -65,11 +68,12 @@ class Config(StageConfig):
     plan: dict[str, Any]
     budget: dict[str, float] = Field(default_factory=dict)
     tried: tuple[dict[str, Any], ...] = ()
+    base: Input
+    base_files: dict[str, str] = Field(default_factory=dict)
     checkpoint: Input
-    checkpoint_files: dict[str, str] = Field(default_factory=dict)
+    steps: tuple[Input, ...] = ()
     task: Input | None = None
-    converted: Input | None = None
-    imatrix: Input | None = None
+    makers: tuple[Input, ...] = ()
     parity: Input | None = None
     quality: Input | None = None
     reference_quality: Input | None = None
@@ -87,6 +91,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     shutil.copyfile(model, out_dir / model.name)
     _copy_tokenizer(config.checkpoint.path, out_dir / TOKENIZER_FOLDER)
     _copy_license(config.checkpoint.path, out_dir)
+    _copy_curve(config, out_dir)
     shutil.copyfile(smoke_test_script(), out_dir / SMOKE_TEST)
     rows, stop_texts = prompt_rows(
         config.checkpoint.path,
@@ -108,7 +113,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         format="bundle",
         stage=NAME,
         config={"model": config.model, "target": config.target["name"]},
-        parents=[source.digest, config.checkpoint.digest],
+        parents=[source.digest, config.base.digest],
         versions=manifest["versions"],
         measurements={"size_bytes": manifest["model_file"]["size_bytes"]},
     )
@@ -190,6 +195,14 @@ def _copy_tokenizer(checkpoint: Path, folder: Path) -> None:
     for name in _TOKENIZER_FILES:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
+
+
+def _copy_curve(config: Config, folder: Path) -> None:
+    """The loss curve of the last training, which the report shows."""
+    for step in reversed(config.steps):
+        if (step.path / CURVE).is_file():
+            shutil.copyfile(step.path / CURVE, folder / CURVE)
+            return
 
 
 def _copy_license(checkpoint: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ The reports are written from it and from nothing else.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.documents import license_of
+from toolchain.evaluate.measure import ANSWERS
+from toolchain.evaluate.measure import FORMAT as EVALUATION_FORMAT
 from toolchain.export.provenance import chain_entry, licences, reproducible, tool_versions
 from toolchain.report.markdown import figure
 from toolchain.stage import Input
+from toolchain.train.curve import CURVE
 
 if TYPE_CHECKING:
     from toolchain.export.bundle import Config
 
 SCHEMA = 1
+_SAMPLES = 6
 
 
 def make_manifest(
@@ -33,8 +38,9 @@ def make_manifest(
     those of the bundle's other files."""
     parity, quality = _loaded(config.parity), _loaded(config.quality)
     reference = _loaded(config.reference_quality)
-    makers = [_loaded(config.converted), _loaded(config.imatrix), source]
-    chain = [chain_entry(stage) for stage in makers if stage is not None]
+    steps = [artifacts.load(step.path) for step in config.steps]
+    makers = [artifacts.load(maker.path) for maker in config.makers]
+    chain = [chain_entry(stage) for stage in (*steps, *makers, source)]
     evidence = [chain_entry(stage, with_digests=False) for stage in (parity, quality) if stage]
     license_id, license_file = license_of(config.checkpoint.path)
     return {
@@ -43,7 +49,10 @@ def make_manifest(
         "quantization": source.measurements.get("quantization"),
         "target": config.target,
         "model_file": _model_file(source, digests),
-        "base": {"digest": config.checkpoint.digest, "files": config.checkpoint_files},
+        "base": {"digest": config.base.digest, "files": config.base_files},
+        "training": _training(steps),
+        "evaluations": _evaluations(steps),
+        "samples": _samples(steps),
         "recipe": reproducible(config.recipe),
         "plan": config.plan,
         "tried": list(config.tried),
@@ -75,6 +84,52 @@ def _model_file(source: Artifact, digests: Mapping[str, str]) -> dict[str, Any]:
         ],
         "fallbacks": list(facts.get("fallbacks", [])),
     }
+
+
+def _training(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """Settings and figures of every training in the chain."""
+    return [
+        {
+            "settings": reproducible(step.config["settings"]),
+            "curve": CURVE if CURVE in step.files else None,
+            **reproducible(step.measurements),
+        }
+        for step in steps
+        if step.stage == "finetune"
+    ]
+
+
+def _evaluations(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """Figures of every `evaluate` in the chain, and after which stage it came."""
+    return [reproducible(step.measurements) for step in steps if step.format == EVALUATION_FORMAT]
+
+
+def _samples(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """The same prompts before and after, those first whose answers differ."""
+    evaluations = [step for step in steps if step.format == EVALUATION_FORMAT]
+    measured = [step for step in evaluations if ANSWERS in step.files]
+    if len(measured) < 2:
+        return []
+    before, after = (
+        read_rows(step.file(ANSWERS).read_text("utf-8")) for step in (measured[0], measured[-1])
+    )
+    rows = [
+        {
+            "task": old["task"],
+            "prompt": old["prompt"],
+            "reference": old["reference"],
+            "before": old["answer"],
+            "after": new["answer"],
+        }
+        for old, new in zip(before, after, strict=False)
+        if old["prompt"] == new["prompt"]
+    ]
+    return sorted(rows, key=lambda row: row["before"] == row["after"])[:_SAMPLES]
+
+
+def read_rows(text: str) -> list[dict[str, Any]]:
+    """Rows of JSON lines."""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _parity_gates(parity: Artifact | None) -> list[dict[str, Any]]:

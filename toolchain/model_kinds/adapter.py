@@ -26,6 +26,8 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
     """
     config = read_json(path / CONFIG)
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if options.base is not None:
+        base = str(options.base)
     if not isinstance(base, str) or not base:
         raise UserError(
             f"adapter {path} does not name its base model",

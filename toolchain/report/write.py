@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from toolchain.report import chain
 from toolchain.report.markdown import MISSING, escape, figure, size, table
 from toolchain.report.strings import LANGUAGES, name_of, text
 
@@ -21,7 +22,7 @@ def report_name(language: str) -> str:
 
 def write_report(manifest: Mapping[str, Any], language: str = LANGUAGES[0]) -> str:
     """The report of a bundle's manifest as Markdown. The same manifest gives the same text."""
-    sections = (_summary, _gates, _tried, _types, _plan, _run, _provenance)
+    sections = (_summary, _chain, _gates, _tried, _types, _plan, _run, _provenance)
     parts = [section(manifest, language) for section in sections]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -47,6 +48,16 @@ def _summary(manifest: Mapping[str, Any], language: str) -> str:
         title=escape(target.get(_TITLES[language]) or target["name"]),
     )
     return f"# {heading}\n\n{line}\n\n{text('log_note', language)}"
+
+
+def _chain(manifest: Mapping[str, Any], language: str) -> str:
+    """What the recipe did before the export: training, before and after, answers."""
+    bodies = {
+        "before_after": chain.before_and_after(manifest, language),
+        "answers": chain.answers(manifest, language),
+        "training": chain.training(manifest, language),
+    }
+    return "\n\n".join(_section(key, language, body) for key, body in bodies.items() if body)
 
 
 def _gates(manifest: Mapping[str, Any], language: str) -> str:

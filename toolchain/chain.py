@@ -1,0 +1,166 @@
+"""The recipe's stages before the export: what they make of the checkpoint, step by step.
+
+    job, steps = run_chain(job, say)
+
+Each step takes what the step before it left: a checkpoint, perhaps with an adapter that is not
+merged yet. Another stage is one function here and one row in `_STEPS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from toolchain.job import Job, settle_texts
+from toolchain.pipeline import run_stage
+from toolchain.stage import Input
+
+if TYPE_CHECKING:
+    from toolchain.artifact import Artifact
+    from toolchain.data.text import TextSource
+
+Say = Callable[[str], None]
+COMPANION_TASK, DATA_TASK = "checkpoint", "data"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a chain stands. `job.source` is the checkpoint; `adapter` was trained on it and is not
+    merged; `data` are the prepared splits; `steps` is what was made so far."""
+
+    job: Job
+    adapter: Artifact | None = None
+    data: Artifact | None = None
+    steps: tuple[Artifact, ...] = ()
+
+    def after(self, made: Artifact, **changes: object) -> State:
+        """The state once a step has made something."""
+        return dataclasses.replace(self, steps=(*self.steps, made), **changes)  # type: ignore[arg-type]
+
+
+def run_chain(job: Job, say: Say) -> tuple[Job, tuple[Artifact, ...]]:
+    """The job with the checkpoint and texts that the chain leaves, and every artifact on the way.
+
+    Raises `UserError`; what was finished stays.
+    """
+    state = State(job)
+    if job.data:
+        state = _prepare(state, say)
+    for name in job.recipe.chain:
+        state = _STEPS[name](state, say)
+    return state.job, state.steps
+
+
+def text_input(job: Job, source: TextSource) -> Input:
+    """The text as a file that stages read, named by its digest."""
+    from toolchain.data.text import write_text
+
+    path = job.workspace.stages / f"text-{source.digest[:16]}.txt"
+    if not path.is_file():
+        job.workspace.stages.mkdir(parents=True, exist_ok=True)
+        write_text(source, path)
+    return Input(digest=source.digest, path=path)
+
+
+def _prepare(state: State, say: Say) -> State:
+    from toolchain.data.prepare import stage as prepare
+
+    job, wanted = state.job, state.job.recipe.data
+    config = prepare.Config(
+        files=job.data,
+        format=wanted.format,
+        map=wanted.map,
+        split=wanted.split,
+        seed=wanted.seed,
+        max_tokens=job.recipe.finetune.max_tokens,
+        drop_long=wanted.drop_long,
+        trust_remote_code=job.trust_remote_code,
+    )
+    data = run_stage(prepare, job.source, config, job.workspace, say)
+    texts = settle_texts(job.source.path, job.recipe, data.path)
+    return state.after(data, job=dataclasses.replace(job, texts=texts), data=data)
+
+
+def _finetune(state: State, say: Say) -> State:
+    from toolchain.train import finetune
+
+    job = state.job
+    assert state.data is not None  # a recipe that trains names its data
+    config = finetune.Config(
+        data=Input.of_artifact(state.data),
+        settings=job.recipe.finetune,
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(finetune, job.source, config, job.workspace, say)
+    if made.format == job.source.format:
+        return state.after(made, job=_on(job, made))
+    return state.after(made, adapter=made)
+
+
+def _merge(state: State, say: Say) -> State:
+    from toolchain.compress import merge
+
+    job, wanted = state.job, state.job.recipe.merge
+    folder = state.adapter.path if state.adapter else wanted.adapter
+    assert folder is not None  # the recipe was checked
+    config = merge.Config(
+        adapter=merge.adapter_input(folder),
+        force=wanted.force,
+        dtype=wanted.dtype,
+        verify=wanted.verify,
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(merge, job.source, config, job.workspace, say)
+    return state.after(made, job=_on(job, made), adapter=None)
+
+
+def _evaluate(state: State, say: Say) -> State:
+    from toolchain.evaluate import measure
+
+    job, wanted = state.job, state.job.recipe.evaluate
+    config = measure.Config(
+        base=Input.of_artifact(job.source) if state.adapter else None,
+        text=text_input(job, job.texts.evaluation),
+        text_name=job.texts.evaluation.name,
+        tasks=_tasks(job),
+        metrics=wanted.metrics,
+        max_tokens=wanted.max_tokens,
+        context_tokens=wanted.context_tokens,
+        task_examples=wanted.task_examples,
+        trust_remote_code=job.trust_remote_code,
+    )
+    source = state.adapter or job.source
+    return state.after(run_stage(measure, source, config, job.workspace, say))
+
+
+_STEPS: dict[str, Callable[[State, Say], State]] = {
+    "finetune": _finetune,
+    "merge": _merge,
+    "evaluate": _evaluate,
+}
+
+
+def _tasks(job: Job) -> tuple[object, ...]:
+    """The build's task, and the checkpoint's own where the build has another: what was learned, and
+    whether the old is still known."""
+    from toolchain.data.text import COMPANION_FOLDER
+    from toolchain.evaluate.measure import Task
+
+    own = job.base.path / COMPANION_FOLDER / "task.jsonl"
+    found = [] if job.texts.task is None else [Task(name=DATA_TASK, rows=job.texts.task)]
+    if own.is_file():
+        rows = Input.of_file(own)
+        if found and found[0].rows.digest == rows.digest:
+            found = []
+        found.append(Task(name=COMPANION_TASK, rows=rows))
+    return tuple(found)
+
+
+def _on(job: Job, made: Artifact) -> Job:
+    """The job with another checkpoint to go on with."""
+    from toolchain.checkpoint.inspect import inspect
+
+    info = dataclasses.replace(inspect(made.path), name=job.info.name)
+    return dataclasses.replace(job, source=made, info=info)

@@ -1,0 +1,89 @@
+"""The report's part on what the recipe did before the export: before and after, training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolchain.report.markdown import MISSING, escape, figure, table
+from toolchain.report.strings import name_of, text
+
+_ANSWER_CHARACTERS = 300
+_SETTINGS = ("method", "rank", "alpha", "dora", "quantization", "learning_rate", "epochs", "seed")
+# Figures of a training, in the report's order; what a run does not have is left out.
+_FIGURES = (
+    *("trainable_parameters", "trainable_share", "train_rows", "steps", "tokens_seen"),
+    *("train_loss", "validation_loss", "best_step", "accuracy", "macro_f1"),
+)
+
+
+def before_and_after(manifest: Mapping[str, Any], language: str) -> str:
+    """Every `evaluate` of the chain in a column of its own, and the exported file in the last."""
+    evaluations = manifest.get("evaluations") or []
+    if not evaluations:
+        return ""
+    columns = [*(found["measured"] for found in evaluations), manifest["quantization"]]
+    perplexities = [found["perplexity"] for found in evaluations]
+    name = name_of("perplexity", language)
+    rows = [_row(name, perplexities, _gate(manifest, "perplexity"))]
+    exported = _gate(manifest, "task score")
+    for task, metric in _scores(evaluations):
+        figures = [f["tasks"].get(task, {}).get("scores", {}).get(metric) for f in evaluations]
+        last = exported if (task, metric) == (_first_task(evaluations), "exact_match") else None
+        name = f"{name_of(metric, language)} ({text('task_' + task, language)})"
+        rows.append(_row(name, figures, last))
+    headers = " | ".join(["", *(name_of(column, language) for column in columns)])
+    return f"{table(headers, rows)}\n\n{text('before_note', language)}"
+
+
+def answers(manifest: Mapping[str, Any], language: str) -> str:
+    """Sample prompts with the answers before and after, one table."""
+    rows = [
+        tuple(
+            escape(_short(str(sample[key]))) for key in ("prompt", "reference", "before", "after")
+        )
+        for sample in manifest.get("samples") or []
+    ]
+    return table(text("answers_columns", language), rows) if rows else ""
+
+
+def training(manifest: Mapping[str, Any], language: str) -> str:
+    """Settings, figures and loss curve of every training."""
+    parts = []
+    for run in manifest.get("training") or []:
+        settings = run["settings"]
+        told = [f"{key} {settings[key]}" for key in _SETTINGS if settings.get(key) is not None]
+        measured = [key for key in _FIGURES if run.get(key) is not None]
+        rows = [(name_of(key, language), figure(run[key])) for key in measured]
+        curve = f"\n\n![{text('loss_curve', language)}]({run['curve']})" if run["curve"] else ""
+        figures = table(text("figures_columns", language), rows)
+        parts.append(f"{escape(', '.join(told))}\n\n{figures}{curve}")
+    return "\n\n".join(parts)
+
+
+def _row(name: str, figures: Sequence[float | None], last: float | None) -> tuple[str, ...]:
+    return (name, *map(figure, figures), MISSING if last is None else figure(last))
+
+
+def _scores(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(task, metric) pairs of all evaluations, in their order."""
+    return list(
+        dict.fromkeys(
+            (task, metric)
+            for found in evaluations
+            for task, facts in found["tasks"].items()
+            for metric in facts["scores"]
+        )
+    )
+
+
+def _first_task(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
+    return next(iter(evaluations[-1]["tasks"]), None)
+
+
+def _gate(manifest: Mapping[str, Any], name: str) -> float | None:
+    return next((gate["figure"] for gate in manifest["gates"] if gate["name"] == name), None)
+
+
+def _short(said: str) -> str:
+    return said if len(said) <= _ANSWER_CHARACTERS else f"{said[: _ANSWER_CHARACTERS - 1]}…"

@@ -1,0 +1,1 @@
+"""Fine-tuning with transformers' Trainer and peft: the stage, and the process that trains."""
