@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ENGINES = {
     "llama.cpp": "runtimes.timed_llama",
+    "onnxruntime": "runtimes.timed_ort",
     "torch": "runtimes.timed_torch",
 }
 

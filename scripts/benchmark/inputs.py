@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.records import EngineSpec
+from benchmark import onnx_stages
+from benchmark.bundles import bundle_graph, bundle_manifest
+from benchmark.records import FP32, INT8, EngineSpec
 from benchmark.settings import Request
 from benchmark.shapes import make_shape
 from common.errors import UserError, near_names
@@ -26,6 +28,8 @@ TORCH = {"torch-fp32": "float32", "torch-bf16": "bfloat16"}
 GGUF = {"gguf-q8_0": "Q8_0", "gguf-q4_k_m": "Q4_K_M"}
 # Beside its weights an engine holds caches and activations.
 _OVERHEAD = 1.2
+# onnxruntime may keep packed copies of weights beside the file's.
+_ONNX_OVERHEAD = 2.2
 
 
 @dataclass
@@ -74,7 +78,8 @@ def prepare(request: Request, say: Callable[[str], None]) -> Inputs:
         raise UserError("there is nothing to measure", "give --model or --shape")
     config = _text_config(read_json(folder / "config.json"))
     kind = kind_of(config)
-    inputs = Inputs(name, kind, [], folder, config)
+    manifest = bundle_manifest(request.bundle) if request.bundle else None
+    inputs = Inputs(name, kind, [], folder, config, manifest)
     for label, maker in makers(kind, request, inputs, say).items():
         if request.engines is not None and label not in request.engines:
             continue
@@ -102,7 +107,7 @@ def makers(
     """Names of the engines that this kind of model has, in the tables' order, each with what finds
     or builds its file."""
     builder = Builder(request, inputs, say)
-    table: dict[str, Callable[[], EngineSpec]] = {}
+    table: dict[str, Callable[[], EngineSpec]] = {FP32: builder.onnx_fp32, INT8: builder.onnx_int8}
     for name, dtype in TORCH.items():
         table[name] = partial(builder.torch, name, dtype)
     if kind != "decoder":
@@ -125,6 +130,32 @@ class Builder:
     say: Callable[[str], None]
     _source: Artifact | None = None
     _workspace: Workspace | None = None
+
+    def onnx_fp32(self) -> EngineSpec:
+        """The folder given, else the stage's export."""
+        if self.request.onnx:
+            return self._onnx_spec(FP32, self.request.onnx)
+        return self._onnx_spec(FP32, onnx_stages.fp32(self.inputs.kind, *self._opened(), self.say))
+
+    def onnx_int8(self) -> EngineSpec:
+        """The folder given, else the bundle's file, else what the stage makes by default."""
+        if self.request.int8:
+            return self._onnx_spec(INT8, self.request.int8)
+        if self.request.bundle:
+            return self._onnx_spec(INT8, bundle_graph(self.request.bundle))
+        return self._onnx_spec(INT8, onnx_stages.int8(self.inputs.kind, *self._opened(), self.say))
+
+    def _onnx_spec(self, name: str, path: Path) -> EngineSpec:
+        from runtimes.ort import model_bytes
+        from runtimes.timed_ort import graph_file
+
+        if (path / "artifact.json").is_file():
+            from toolchain import artifact
+
+            _sound(artifact.load(path))
+        file = graph_file(path)
+        size = model_bytes(file)
+        return EngineSpec(name, "onnxruntime", file, "", size, int(size * _ONNX_OVERHEAD))
 
     def torch(self, name: str, dtype: str) -> EngineSpec:
         """The checkpoint itself. Its size is that of its weight files, whatever torch computes
@@ -208,7 +239,9 @@ def _sound(artifact: Artifact) -> Artifact:
 
 
 def _given(request: Request) -> set[str]:
-    return {gguf_name(path, {}) for path in request.gguf}
+    onnx = {FP32: request.onnx, INT8: request.int8 or request.bundle}
+    given = {name for name, path in onnx.items() if path}
+    return given | {gguf_name(path, {}) for path in request.gguf}
 
 
 def _text_config(config: Any) -> Mapping[str, Any]:
