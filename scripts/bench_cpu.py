@@ -66,6 +66,7 @@ def request_of(options: argparse.Namespace) -> Request:
         clients=_numbers("--clients", options.clients),
         batches=_numbers("--batches", options.batches),
         sequences=_numbers("--sequences", options.sequences),
+        alike=not options.own_logits,
         quality_tokens=options.quality_tokens,
         max_kld=options.max_kld,
         max_accuracy_loss=options.max_accuracy_loss,
@@ -134,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--clients", default="1,2,4,8,16", help="clients at once; '' for none")
     how.add_argument("--batches", default="1,8,32", help="encoders: batch sizes")
     how.add_argument("--sequences", default="16,128,512", help="encoders: sequence lengths")
+    how.add_argument(
+        "--own-logits",
+        action="store_true",
+        help="prefill as each ONNX file does it, not the same logits in all engines",
+    )
     how.add_argument("--quick", action="store_true", help="few rounds and clients: a look only")
     how.add_argument("--seed", type=int, default=_DEFAULTS.seed, help="of prompts")
     gate = parser.add_argument_group("quality gate (a bundle's own limits go first)")

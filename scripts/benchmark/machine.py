@@ -58,6 +58,11 @@ def bandwidth_at(machine: dict[str, Any], threads: int) -> float:
     return float(bandwidths[key])
 
 
+def highest_bandwidths(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """The larger of two measurements: other work only ever lowers what can be read."""
+    return {n: max(value, after.get(n, 0.0)) for n, value in before.items()}
+
+
 def load_summary(loads: Sequence[Load]) -> dict[str, Any]:
     """What other work took during the run, in cores: over all turns of all engines."""
     from benchmark.statistics import percentile

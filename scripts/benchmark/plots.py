@@ -59,9 +59,11 @@ def bars(title: str, rows: Sequence[Bar], *, mark: float | None = None) -> str:
             parts.append(_whisker(span * row.low / largest, span * row.high / largest, middle))
         parts.append(_text(end + 5, middle + 4, row.text or number(row.value), css="v"))
     height = top + len(rows) * step
-    if mark is not None:
+    if mark is not None:  # across the bars only, so that labels stay legible
         x = span * mark / largest
-        parts.append(f'<path class="mark" d="M{x:.1f} {top - 4}V{height - 4}"/>')
+        starts = [top + i * step + _LABEL_HEIGHT - 3 for i in range(len(rows))]
+        path = "".join(f"M{x:.1f} {y}v{_BAR_HEIGHT + 6}" for y in starts)
+        parts.append(f'<path class="mark" d="{path}"/>')
     return _figure(title, height, parts)
 
 
@@ -77,7 +79,7 @@ def lines(title: str, rows: Sequence[Line], x_title: str) -> str:
         value = largest * i / 4
         y = top + height - height * i / 4
         parts.append(f'<path class="grid" d="M{left} {y:.1f}H{WIDTH - right}"/>')
-        parts.append(_text(left - 4, y + 4, number(value), css="v e"))
+        parts.append(_text(left - 4, y + 4, f"{value:,.6g}", css="v e"))
     for x in xs:
         parts.append(_text(at[x], top + height + 14, f"{x:g}", css="v m"))
     parts.append(_text(left + width / 2, top + height + 29, x_title, css="v m"))

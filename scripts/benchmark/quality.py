@@ -55,10 +55,13 @@ def decoder_quality(
             if spec.name != reference.name:
                 found = _logits(fleet, spec, chunks.tokens, folder)
                 rows[spec.name] = _compared(expected, found, chunks.tokens, fleet.say, spec.name)
+    rows = {engine: row for engine, row in rows.items() if row}
+    if not rows:
+        return None
     return {
         "source": f"{chunks.positions} positions of {source.name}, against {reference.name}",
         "reference": reference.name,
-        "engines": {name: row for name, row in rows.items() if row},
+        "engines": rows,
     }
 
 

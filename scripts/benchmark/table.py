@@ -57,7 +57,8 @@ def ranged(values: dict[str, Any], digits: int = 1) -> str:
 
 def _decoder_rows(result: Result) -> list[list[str]]:
     header = ["engine", "thr", "MB", "size", "ttft ms", "prefill tok/s", "decode tok/s"]
-    header += ["request p50/p95/p99 ms", "x FP32", "prefill", "decode", "band", "RSS MB", "J/tok"]
+    header += ["request p50/p95/p99 ms", f"x {result.ratios['baseline']}", "prefill", "decode"]
+    header += ["band", "RSS MB", "J/tok"]
     rows = [header]
     for engine in result.engines:
         figures, ratio = engine.figures, result.ratios["engines"][engine.name]
@@ -101,7 +102,8 @@ def _client_rows(result: Result) -> list[list[str]]:
 
 
 def _encoder_rows(result: Result) -> list[list[str]]:
-    rows = [["shape", "engine", "thr", "p50/p95/p99 ms", "sequences/s", "x FP32"]]
+    base = f"x {result.ratios['baseline']}"
+    rows = [["shape", "engine", "thr", "p50/p95/p99 ms", "sequences/s", base]]
     for name in result.engines[0].figures["cells"]:
         for engine in result.engines:
             cell = engine.figures["cells"][name]
