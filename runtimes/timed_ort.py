@@ -1,4 +1,4 @@
-"""A decoder's ONNX file in onnxruntime, timed: see `runtimes.timed`. Requests of several clients
+"""An ONNX file in onnxruntime, timed: see `runtimes.timed`. Requests of several clients
 are decoded as one batch where the graph allows that, else by threads that share the session."""
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from runtimes.ort import SessionSettings, open_session
 from runtimes.ort_cache import OrtSequences
 from runtimes.ort_decoder import GRAPH
 from runtimes.ort_graph import decoder_graph
-from runtimes.timed import RequestTime, Served, TimedOptions, serve_with_threads
+from runtimes.timed import (
+    RequestTime,
+    Served,
+    TimedEncoder,
+    TimedOptions,
+    serve_with_threads,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,6 +111,13 @@ class OrtDecoder:
 def open_decoder(path: Path, options: TimedOptions) -> OrtDecoder:
     """Load `model.onnx` of a folder, or the file given."""
     return OrtDecoder(path, options)
+
+
+def open_encoder(path: Path, options: TimedOptions) -> TimedEncoder:
+    """Load an encoder from `model.onnx` of a folder, or the file given."""
+    from runtimes.timed_ort_encoder import OrtEncoder
+
+    return OrtEncoder(graph_file(path), options)
 
 
 def graph_file(path: Path) -> Path:

@@ -74,6 +74,11 @@ def prepare(request: Request, say: Callable[[str], None]) -> Inputs:
     else:
         folder = locate(request.model) if request.model else None
         name = model_name(request.model) if request.model else ""
+    if folder is None and request.bundle:
+        raise UserError(
+            f"bundle {request.bundle} does not hold the model in FP32, which INT8 is held against",
+            "give --model as well: the checkpoint that the bundle was built from",
+        )
     if folder is None:
         raise UserError("there is nothing to measure", "give --model or --shape")
     config = _text_config(read_json(folder / "config.json"))

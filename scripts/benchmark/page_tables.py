@@ -14,7 +14,7 @@ from benchmark.table import ranged
 def figures_table(result: Result, words: Mapping[str, str]) -> str:
     """All figures of all engines."""
     if result.kind == "decoder":
-        return rows_html(_decoder_header(words), _decoder_rows(result))
+        return "".join(rows_html(*table) for table in _decoder_tables(result, words))
     header = [words["shape"], words["engine"], words["threads"], "p50 / p95 / p99 ms"]
     header += ["1/s", f"× {result.ratios['baseline']}", words["joules_request"]]
     return rows_html(header, _encoder_rows(result))
@@ -40,15 +40,41 @@ def rows_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{inside}</table></div>'
 
 
-def _decoder_header(words: Mapping[str, str]) -> list[str]:
-    names = ("engine", "threads", "size", "size_ratio", "ttft", "prefill", "decode", "latency")
-    header = [words[name] for name in names]
-    header += [words["token_latency"]]
+def _decoder_tables(
+    result: Result, words: Mapping[str, str]
+) -> list[tuple[list[str], list[list[str]]]]:
+    """Speeds; ratios, sizes and memory; requests of several clients: narrow enough to print."""
+    tables = [_speeds(result, words), _ratios(result, words)]
+    counts = sorted({int(n) for e in result.engines for n in e.figures["clients"]})
+    if counts:
+        tables.append(_clients(result, words, counts))
+    return tables
+
+
+def _speeds(result: Result, words: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+    names = ("engine", "threads", "ttft", "prefill", "decode")
+    header = [*(words[name] for name in names), f"{words['latency']} (p50 / p95 / p99)"]
+    rows = []
+    for engine in result.engines:
+        figures = engine.figures
+        rows.append(
+            [
+                engine.name,
+                str(engine.threads),
+                number(figures["ttft_sec"]["median"] * 1e3),
+                ranged(figures["prefill_tokens_per_sec"], 0),
+                ranged(figures["decode_tokens_per_sec"]),
+                _percentiles(figures["request_latency"]),
+                _percentiles(figures["token_latency"]),
+            ]
+        )
+    return [*header, words["token_latency"]], rows
+
+
+def _ratios(result: Result, words: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+    header = [words["engine"]]
     header += [f"× {words[f'ratio_{part}']}" for part in ("request", "prefill", "decode")]
-    return [*header, words["share"], words["rss"], words["joules_token"]]
-
-
-def _decoder_rows(result: Result) -> list[list[str]]:
+    header += [words[n] for n in ("size", "size_ratio", "share", "rss", "joules_token")]
     rows = []
     for engine in result.engines:
         figures, ratio = engine.figures, result.ratios["engines"][engine.name]
@@ -56,21 +82,28 @@ def _decoder_rows(result: Result) -> list[list[str]]:
         rows.append(
             [
                 engine.name,
-                str(engine.threads),
+                *(f"{ratio[part]['median']:.2f}" for part in ("request", "prefill", "decode")),
                 number(engine.file_bytes / 1e6),
                 f"{ratio['size']:.3f}" if ratio["size"] else "-",
-                number(figures["ttft_sec"]["median"] * 1e3),
-                ranged(figures["prefill_tokens_per_sec"], 0),
-                ranged(figures["decode_tokens_per_sec"]),
-                _percentiles(figures["request_latency"]),
-                _percentiles(figures["token_latency"]),
-                *(f"{ratio[part]['median']:.2f}" for part in ("request", "prefill", "decode")),
                 f"{share:.0%}" if share is not None else "-",
                 number(figures["peak_rss_bytes"] / 1e6),
                 number(energy["median"]) if energy else "-",
             ]
         )
-    return rows
+    return header, rows
+
+
+def _clients(
+    result: Result, words: Mapping[str, str], counts: Sequence[int]
+) -> tuple[list[str], list[list[str]]]:
+    header = [words["engine"], *(f"{n}: 1/s" for n in counts), *(f"{n}: p95 s" for n in counts)]
+    rows = []
+    for engine in result.engines:
+        cells = [engine.figures["clients"][str(n)] for n in counts]
+        rates = [number(cell["requests_per_sec"]["median"]) for cell in cells]
+        how = str(engine.facts.get("serving", "")).partition(":")[0]
+        rows.append([engine.name, *rates, *(number(cell["p95_sec"]) for cell in cells), how])
+    return [*header, words["serving"]], rows
 
 
 def _encoder_rows(result: Result) -> list[list[str]]:

@@ -61,8 +61,8 @@ def bars(title: str, rows: Sequence[Bar], *, mark: float | None = None) -> str:
     height = top + len(rows) * step
     if mark is not None:  # across the bars only, so that labels stay legible
         x = span * mark / largest
-        starts = [top + i * step + _LABEL_HEIGHT - 3 for i in range(len(rows))]
-        path = "".join(f"M{x:.1f} {y}v{_BAR_HEIGHT + 6}" for y in starts)
+        starts = [top + i * step + _LABEL_HEIGHT - 1 for i in range(len(rows))]
+        path = "".join(f"M{x:.1f} {y}v{_BAR_HEIGHT + 3}" for y in starts)
         parts.append(f'<path class="mark" d="{path}"/>')
     return _figure(title, height, parts)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmark import decoders, encoders
+from benchmark.encoder_quality import encoder_quality
 from benchmark.fleet import Fleet
 from benchmark.inputs import Inputs, prepare
 from benchmark.machine import (
@@ -122,7 +123,8 @@ def _encoder_result(
         engines,
         fleet.measurements,
         encoder_ratios(fleet.measurements, engines),
-        manifest_quality(dict(inputs.manifest or {})),
+        manifest_quality(dict(inputs.manifest or {}))
+        or encoder_quality(fleet, inputs, settings, request.task, request.text),
     )
 
 

@@ -108,13 +108,13 @@ def judge(
 def quality_faults(quality: Mapping[str, Any] | None, settings: Settings) -> list[Fault] | None:
     """What the INT8 file misses; None when its quality is not known."""
     mine = ((quality or {}).get("engines") or {}).get(INT8)
-    if not mine:
-        return None
     limits = {
         "kld_mean": (settings.max_kld, True, "mean KLD"),
         "accuracy_loss": (settings.max_accuracy_loss, True, "loss of accuracy"),
         "cosine_mean": (settings.min_cosine, False, "mean cosine"),
     }
+    if not mine or not limits.keys() & mine.keys():
+        return None
     faults = []
     for name, (limit, at_most, words) in limits.items():
         figure = mine.get(name)
