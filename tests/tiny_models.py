@@ -5,6 +5,7 @@ The weights mean nothing; shapes, files and tokenizers are those of a real check
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ SENTENCES = (
     "def f(a, b):\n    return a + b  # indentation\n\n\nprint(f(1, 2))",
 )
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def tiny_tokenizer(folder: Path, vocab: int, *, chat_template: bool = True) -> int:
@@ -98,5 +100,71 @@ def tiny_llama(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).to(getattr(torch, dtype))
+    model.save_pretrained(folder)
+    return folder
+
+
+def tiny_wordpiece(folder: Path) -> int:
+    """An uncased WordPiece tokenizer like BERT's in `folder`; its size. Its pieces are the words
+    of `SENTENCES` and every character of them (tokenizers' own trainer breaks ties by chance)."""
+    from tokenizers import normalizers, pre_tokenizers
+    from transformers import BertTokenizer
+
+    normal, split = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    texts = [normal.normalize_str(sentence) for sentence in SENTENCES]
+    words = {word for text in texts for word, _ in split.pre_tokenize_str(text)}
+    letters = set("abcdefghijklmnopqrstuvwxyz0123456789").union(*words)
+    pieces = [*BERT_SPECIALS, *sorted(words | letters | {f"##{letter}" for letter in letters})]
+    ids = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = BertTokenizer(vocab=ids, do_lower_case=True, model_max_length=128)
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def tiny_bert(
+    folder: Path,
+    *,
+    labels: Sequence[str] = ("negative", "positive"),
+    task: Literal[
+        "sequence-classification", "token-classification", "embedding"
+    ] = "sequence-classification",
+    hidden: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    ffn: int = 128,
+    seed: int = 0,
+) -> Path:
+    """A random BERT encoder of 128 positions in `folder`, with the head of `task` (an embedding
+    model has none), made the same way for the same seed. Its answers vary with the text."""
+    import torch
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        BertForTokenClassification,
+        BertModel,
+    )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = tiny_wordpiece(folder)
+    config = BertConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=ffn,
+        vocab_size=size,
+        max_position_embeddings=128,
+        pad_token_id=BERT_SPECIALS.index("[PAD]"),
+        initializer_range=0.2,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )
+    network = {
+        "sequence-classification": BertForSequenceClassification,
+        "token-classification": BertForTokenClassification,
+        "embedding": BertModel,
+    }[task]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = network(config)
     model.save_pretrained(folder)
     return folder

@@ -1,0 +1,156 @@
+"""Stage `onnx-encoder-export`: a checkpoint with a head (or an embedding model) to FP32 ONNX.
+
+hf → onnx-encoder: model.onnx (past 1.5 GB with model.onnx.data), encoder.json, tokenizer.json and
+config.json. Batch and sequence are dynamic; pooling is part of an embedding model's graph. The
+result is proven against torch before it is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from common.errors import UserError
+from common.files import require_free_bytes
+from runtimes.ort import model_bytes
+from runtimes.ort_encoder import MODEL
+from toolchain import artifact as artifacts
+from toolchain import child
+from toolchain.artifact import Artifact
+from toolchain.checkpoint.intake import FORMAT as SOURCE_FORMAT
+from toolchain.checkpoint.weights import find_weights
+from toolchain.evaluate.gate import Gate, require
+from toolchain.export.onnx.encoder_driver import ANSWER
+from toolchain.export.onnx.encoder_facts import Pooling, Task, checkpoint_facts
+from toolchain.stage import StageConfig
+
+NAME = "onnx-encoder-export"
+VERSION = 1
+TOOLS = ("onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+FORMAT = "onnx-encoder"
+_DRIVER = "toolchain.export.onnx.encoder_driver"
+_COPIED = ("config.json", "tokenizer_config.json", "special_tokens_map.json")
+_MARGIN_BYTES = 50_000_000
+_RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+class Config(StageConfig):
+    """`pooling` and `normalize` count for embeddings alone. `config_for` finds all of it in a
+    checkpoint: sentence-transformers' files lie beside what a checkpoint's digest covers."""
+
+    task: Task
+    pooling: Pooling | None = None
+    normalize: bool = False
+    max_tokens: int
+    trust_remote_code: bool = False
+
+
+def config_for(
+    checkpoint: Path,
+    *,
+    task: Task | Literal["auto"] = "auto",
+    pooling: Pooling | Literal["auto"] = "auto",
+    trust_remote_code: bool = False,
+) -> Config:
+    """The stage's config for a checkpoint. Raises `UserError` when it lacks the task's head."""
+    facts = checkpoint_facts(checkpoint, task=task, pooling=pooling)
+    return Config(
+        task=facts.task,
+        pooling=facts.pooling,
+        normalize=facts.normalize,
+        max_tokens=facts.max_tokens,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    answer: dict[str, Any]
+    peak_rss_bytes: int
+    wall_sec: float
+
+
+def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
+    """Export into `out_dir`. Raises `UserError` when the checkpoint lacks the head, torch cannot
+    export it, or the result differs from torch."""
+    if source.format != SOURCE_FORMAT:
+        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    elements = sum(tensor.elements for tensor in find_weights(source.path).tensors)
+    # The graph is written twice: as torch exports it, and tidied.
+    require_free_bytes(out_dir, 4 * elements + _MARGIN_BYTES, "the exported model")
+    outcome = _run_driver(source, config, out_dir)
+    gates = [Gate(**gate) for gate in outcome.answer["gates"]]
+    require(f"{source.path.name} as ONNX", gates)
+    for name in _COPIED:
+        if (source.path / name).is_file():
+            shutil.copyfile(source.path / name, out_dir / name)
+    return artifacts.describe(
+        out_dir,
+        format=FORMAT,
+        stage=NAME,
+        config=config.model_dump(mode="json"),
+        parents=[source.digest],
+        versions={tool: version(tool) for tool in TOOLS},
+        measurements={
+            "variant": "fp32",
+            "size_bytes": model_bytes(out_dir / MODEL),
+            "exporter": outcome.answer["exporter"],
+            "weight_matmuls": outcome.answer["weight_matmuls"],
+            "gates": outcome.answer["gates"],
+            "wall_sec": round(outcome.wall_sec, 3),
+            "peak_rss_bytes": outcome.peak_rss_bytes,
+        },
+    )
+
+
+def _run_driver(source: Artifact, config: Config, out_dir: Path) -> _Outcome:
+    with tempfile.TemporaryDirectory(prefix="edgeforge-export-") as folder:
+        request, log_file = Path(folder, "request.json"), Path(folder, "log.txt")
+        settings = config.model_dump(mode="json")
+        places = {"source": str(source.path), "out_dir": str(out_dir)}
+        request.write_text(json.dumps({**settings, **places}), "utf-8")
+        start = time.perf_counter()
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                child.module_command(_DRIVER, request),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=child.environment(),
+            )
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+        wall_sec = time.perf_counter() - start
+        if not (request.with_name(ANSWER)).is_file():
+            raise _crashed(source, process.returncode, log_file.read_text("utf-8", "replace"))
+        answer = json.loads(request.with_name(ANSWER).read_text("utf-8"))
+    if "problem" in answer:
+        raise UserError(answer["problem"], answer["mend"], details=answer["details"])
+    return _Outcome(answer, usage.ru_maxrss * _RSS_UNIT_BYTES, wall_sec)
+
+
+def _crashed(source: Artifact, code: int, log: str) -> UserError:
+    last = (log.strip().splitlines() or [f"exit code {code}"])[-1][:300]
+    if code == -9:
+        return UserError(
+            f"the export of {source.path.name} was killed, most likely for lack of memory",
+            "close other programs, or export on a machine with more memory",
+        )
+    return UserError(
+        f"{source.path.name} cannot be exported to ONNX: {last}",
+        "please report this model's config.json",
+    )

@@ -1,0 +1,141 @@
+"""What an encoder checkpoint is for: task, labels, pooling, longest text. No weights are read.
+
+    facts = checkpoint_facts(Path("my-model"), task="auto", pooling="auto")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from common.errors import UserError, near_names
+from runtimes.ort_encoder import CLASSIFY, EMBED, TAG, TASKS, EncoderFacts
+from toolchain.checkpoint import config_facts
+from toolchain.checkpoint.documents import read_object
+
+Task = Literal["sequence-classification", "token-classification", "embedding"]
+Pooling = Literal["mean", "cls"]
+AUTO = "auto"
+FP32 = "fp32"
+_HEADS = {"ForSequenceClassification": CLASSIFY, "ForTokenClassification": TAG}
+_SENTENCE_MODULES = "modules.json"
+_SENTENCE_LENGTH = "sentence_bert_config.json"
+# Their positions begin behind the padding token's id (`create_position_ids_from_input_ids`).
+_POSITIONS_AFTER_PADDING = frozenset(
+    ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text",
+     "roberta-prelayernorm", "longformer")
+)  # fmt: skip
+_NO_LIMIT_TOKENS = 100_000  # transformers writes 1e30 for "no limit"
+_DEFAULT_TOKENS = 512
+
+
+def task_of(folder: Path, config: Mapping[str, Any], task: str) -> str:
+    """The task asked for, or for `auto` the one that the checkpoint's head is for.
+
+    Raises `UserError` for an unknown task and for one whose head the checkpoint lacks.
+    """
+    names = [name for name in config.get("architectures") or [] if isinstance(name, str)]
+    own = next((_HEADS[end] for name in names for end in _HEADS if name.endswith(end)), None)
+    if task == AUTO:
+        plain = not names or names[0].endswith("Model") or (folder / _SENTENCE_MODULES).is_file()
+        if own is None and not plain:
+            raise UserError(
+                f"{folder.name} is a {names[0]}: neither a classifier nor an embedding model",
+                "fine-tune it for a task, or export its embeddings: task: embedding",
+            )
+        return own or EMBED
+    if task not in TASKS:
+        raise UserError(f"unknown task '{task}'", near_names(task, TASKS))
+    if task != EMBED and task != own:
+        head = next(end for end, name in _HEADS.items() if name == task)
+        raise UserError(
+            f"{folder.name} has no head for {task}: it is a {names[0] if names else 'base model'}",
+            f"fine-tune it for {task} first (a …{head} checkpoint), or give another task",
+        )
+    return task
+
+
+def pooling_of(folder: Path, pooling: str) -> tuple[str, bool]:
+    """How token vectors become one, and whether it is brought to length 1.
+
+    `auto` is as sentence-transformers' modules say, else mean and length 1. Raises `UserError`
+    for a way that this export does not know.
+    """
+    if not (folder / _SENTENCE_MODULES).is_file():
+        return ("mean" if pooling == AUTO else pooling), True
+    import json
+
+    modules = json.loads((folder / _SENTENCE_MODULES).read_text("utf-8"))
+    kinds = {str(module["type"]).rpartition(".")[2]: module["path"] for module in modules}
+    normalize = "Normalize" in kinds
+    unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
+    if unknown:
+        raise UserError(
+            f"{folder.name} has modules after its pooling that this export does not know: "
+            f"{', '.join(sorted(unknown))}",
+            "export an embedding model of Transformer, Pooling and Normalize",
+        )
+    if pooling != AUTO or "Pooling" not in kinds:
+        return ("mean" if pooling == AUTO else pooling), normalize
+    said = read_object(folder / kinds["Pooling"] / "config.json")
+    modes = [name for name, on in said.items() if name.startswith("pooling_mode_") and on is True]
+    known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    if len(modes) != 1 or modes[0] not in known:
+        raise UserError(
+            f"{folder.name} pools by {', '.join(modes) or 'nothing'}, which this export lacks",
+            "say pooling: mean or pooling: cls if that is meant",
+        )
+    return known[modes[0]], normalize
+
+
+def max_tokens_of(folder: Path, config: Mapping[str, Any], task: str) -> int:
+    """The longest text in tokens: what positions, tokenizer and an embedding model's own limit
+    allow."""
+    limits = [config_facts.context_tokens(config) or _NO_LIMIT_TOKENS]
+    if config.get("model_type") in _POSITIONS_AFTER_PADDING:
+        limits[0] -= int(config.get("pad_token_id") or 0) + 1
+    for name, key in (
+        ("tokenizer_config.json", "model_max_length"),
+        *(((_SENTENCE_LENGTH, "max_seq_length"),) if task == EMBED else ()),
+    ):
+        said = read_object(folder / name) if (folder / name).is_file() else {}
+        if isinstance(said.get(key), int | float) and said[key] >= 1:
+            limits.append(int(said[key]))
+    found = min(limits)
+    return found if found < _NO_LIMIT_TOKENS else _DEFAULT_TOKENS
+
+
+def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Labels in the order of the logits (transformers' `id2label`, two by default)."""
+    said = config.get("id2label")
+    if not isinstance(said, Mapping) or not said:
+        count = int(config.get("num_labels") or 2)
+        return tuple(f"LABEL_{number}" for number in range(count))
+    return tuple(str(said[key]) for key in sorted(said, key=int))
+
+
+def checkpoint_facts(folder: Path, *, task: str = AUTO, pooling: str = AUTO) -> EncoderFacts:
+    """The checkpoint's facts; `inputs` and `width` are known once it is exported.
+
+    Raises `UserError` when the checkpoint has no head for the task.
+    """
+    config = read_object(folder / "config.json")
+    chosen = task_of(folder, config, task)
+    way, normalize = pooling_of(folder, pooling) if chosen == EMBED else (None, False)
+    labels = () if chosen == EMBED else labels_of(config)
+    problem = config.get("problem_type") if chosen == CLASSIFY else None
+    if chosen == CLASSIFY and len(labels) == 1:
+        problem = problem or "regression"
+    return EncoderFacts(
+        task=chosen,
+        labels=labels,
+        width=len(labels) or int(config_facts.hidden_size(config) or 0),
+        pooling=way,
+        normalize=normalize,
+        max_tokens=max_tokens_of(folder, config, chosen),
+        inputs=(),
+        pad_token_id=int(config.get("pad_token_id") or 0),
+        problem=problem,
+        variant=FP32,
+    )
