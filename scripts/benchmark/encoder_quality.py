@@ -62,6 +62,8 @@ def encoder_quality(
             scores = _scores(found, _ids(labels, inputs.config, task))
             loss = rows[reference.name]["accuracy"] - scores["accuracy"]
             rows[spec.name] = {**scores, "accuracy_loss": loss, **rows[spec.name]}
+    if not rows:
+        return None
     where = task.name if task else "held-out text"
     source = f"{len(texts)} texts of {where}, against {reference.name}"
     return {"source": source, "reference": reference.name, "engines": rows}

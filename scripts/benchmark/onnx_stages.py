@@ -28,8 +28,11 @@ def _exported(
 ) -> Artifact:
     from toolchain.pipeline import run_stage
 
-    if kind != "decoder":
-        raise UserError("no FP32 ONNX file was given", "give --onnx")
-    from toolchain.export.onnx import export
+    if kind == "decoder":
+        from toolchain.export.onnx import export
 
-    return run_stage(export, source, export.Config(), workspace, say)
+        return run_stage(export, source, export.Config(), workspace, say)
+    from toolchain.export.onnx import encoder_export
+
+    config = encoder_export.config_for(source.path)
+    return run_stage(encoder_export, source, config, workspace, say)

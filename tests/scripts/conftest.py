@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-import pytest
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def scripts_on_the_path() -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        yield
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
