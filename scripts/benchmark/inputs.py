@@ -63,29 +63,16 @@ class Inputs:
 def prepare(request: Request, say: Callable[[str], None]) -> Inputs:
     """Find or build every engine's file. Raises `UserError` for what is missing or damaged, and
     for an engine asked for that this model cannot have; others that cannot be had become notes."""
-    from toolchain.checkpoint.locate import locate, model_name
-
-    if request.shape and request.model:
-        raise UserError("--shape and --model are two models", "give one of them")
-    if request.shape:
-        name = f"llama-{request.shape}"
-        say(f"model {name} with random weights: its speed is real, its quality figures are not")
-        folder: Path | None = make_shape(request.shape, request.work.absolute() / name / "hf")
-    else:
-        folder = locate(request.model) if request.model else None
-        name = model_name(request.model) if request.model else ""
-    if folder is None and request.bundle:
-        raise UserError(
-            f"bundle {request.bundle} does not hold the model in FP32, which INT8 is held against",
-            "give --model as well: the checkpoint that the bundle was built from",
-        )
-    if folder is None:
-        raise UserError("there is nothing to measure", "give --model or --shape")
+    name, folder = _model(request, say)
     config = _text_config(read_json(folder / "config.json"))
     kind = kind_of(config)
     manifest = bundle_manifest(request.bundle) if request.bundle else None
     inputs = Inputs(name, kind, [], folder, config, manifest)
-    for label, maker in makers(kind, request, inputs, say).items():
+    table = makers(kind, request, inputs, say)
+    unknown = [label for label in request.engines or () if label not in table]
+    if unknown:
+        raise UserError(f"unknown engine '{unknown[0]}'", near_names(unknown[0], table))
+    for label, maker in table.items():
         if request.engines is not None and label not in request.engines:
             continue
         try:
@@ -95,15 +82,29 @@ def prepare(request: Request, say: Callable[[str], None]) -> Inputs:
                 raise
             inputs.notes.append(f"{label} is left out: {error.problem}")
             say(inputs.notes[-1])
-    unknown = set(request.engines or ()) - {spec.name for spec in inputs.specs}
-    if unknown:
-        known = makers(kind, request, inputs, say)
-        raise UserError(
-            f"unknown engine '{sorted(unknown)[0]}'", near_names(sorted(unknown)[0], known)
-        )
     if not inputs.specs:
         raise UserError("no engine can run this model", details=inputs.notes)
     return inputs
+
+
+def _model(request: Request, say: Callable[[str], None]) -> tuple[str, Path]:
+    """Name and folder of the checkpoint."""
+    from toolchain.checkpoint.locate import locate, model_name
+
+    if request.shape and request.model:
+        raise UserError("--shape and --model are two models", "give one of them")
+    if request.shape:
+        name = f"llama-{request.shape}"
+        say(f"model {name} with random weights: its speed is real, its quality figures are not")
+        return name, make_shape(request.shape, request.work.absolute() / name / "hf")
+    if request.model:
+        return model_name(request.model), locate(request.model)
+    if request.bundle:
+        raise UserError(
+            f"bundle {request.bundle} does not hold the model in FP32, which INT8 is held against",
+            "give --model as well: the checkpoint that the bundle was built from",
+        )
+    raise UserError("there is nothing to measure", "give --model or --shape")
 
 
 def makers(
