@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from runtimes.hf_text import HuggingFaceText
 from runtimes.protocol import Generation, require_prompt, require_room
 from runtimes.streaming import TokenChooser
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class TorchModel:
+class TorchModel(HuggingFaceText):
     """A loaded network with its tokenizer. Implements `runtimes.protocol.Runtime` and, with
     `stream`, `runtimes.streaming.Stream`.
 
@@ -39,8 +40,8 @@ class TorchModel:
         parallel: int = 16,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__(tokenizer)
         self._network = network
-        self._tokenizer = tokenizer
         self._on_close = on_close
         self._eog_token_ids = frozenset(eog_token_ids)
         self._vocab_size = int(network.get_output_embeddings().weight.shape[0])
@@ -64,36 +65,6 @@ class TorchModel:
     @property
     def eog_token_ids(self) -> frozenset[int]:
         return self._eog_token_ids
-
-    @property
-    def bos_token_id(self) -> int | None:
-        token: int | None = self._tokenizer.bos_token_id
-        return token
-
-    @property
-    def chat_template(self) -> str | None:
-        """The tokenizer's Jinja template; the one named `default` where it has several."""
-        template = self._tokenizer.chat_template
-        return template.get("default") if isinstance(template, dict) else template
-
-    def tokenize(
-        self, text: str, *, add_special: bool = False, parse_special: bool = True
-    ) -> list[int]:
-        """Token ids, as the checkpoint's tokenizer gives them."""
-        ids: list[int] = self._tokenizer(
-            text,
-            add_special_tokens=add_special,
-            split_special_tokens=not parse_special,
-            verbose=False,
-        )["input_ids"]
-        return ids
-
-    def detokenize(self, token_ids: Sequence[int], *, special: bool = False) -> str:
-        """The tokens' text; special tokens appear only with `special`."""
-        text: str = self._tokenizer.decode(
-            list(token_ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
-        )
-        return text
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits after each token, `[tokens, vocabulary]`, computed without a cache."""

@@ -28,6 +28,7 @@ KINDS = {
     "gguf": "toolchain.model_kinds.gguf",
     "bundle": "toolchain.model_kinds.bundle",
     "adapter": "toolchain.model_kinds.adapter",
+    "onnx": "toolchain.model_kinds.onnx",
     "checkpoint": "toolchain.model_kinds.checkpoint",
 }
 

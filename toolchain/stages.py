@@ -16,6 +16,7 @@ STAGES = {
     "convert": "toolchain.export.gguf.convert",
     "imatrix": "toolchain.export.gguf.imatrix",
     "quantize": "toolchain.export.gguf.quantize",
+    "onnx-export": "toolchain.export.onnx.export",
     "parity": "toolchain.evaluate.parity",
     "quality": "toolchain.evaluate.quality",
     "onnx-encoder-export": "toolchain.export.onnx.encoder_export",

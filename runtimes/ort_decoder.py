@@ -1,0 +1,162 @@
+"""Run a decoder's ONNX graph with plain onnxruntime: tokens, logits, greedy answers, a stream.
+
+    model = OrtDecoder(Path("folder"), tokenizer, eog_token_ids=[2], context_tokens=512)
+    answer = model.generate(model.tokenize("Hello"), max_new_tokens=32)
+
+Takes the graphs of onnxruntime-genai's model builder and of torch.onnx.export alike; see
+`runtimes.ort_graph`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtimes.hf_text import HuggingFaceText
+from runtimes.ort import SessionSettings, open_session
+from runtimes.ort_cache import OrtSequences
+from runtimes.ort_graph import decoder_graph
+from runtimes.protocol import Generation, require_prompt, require_room
+from runtimes.streaming import TokenChooser
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+GRAPH = "model.onnx"
+
+
+class OrtDecoder(HuggingFaceText):
+    """A decoder in onnxruntime on the CPU. Implements `runtimes.protocol.Runtime` and, with
+    `stream`, `runtimes.streaming.Stream`.
+
+    Ends an answer at `eog_token_ids`; `parallel` prompts are decoded together by `generate_many`
+    where the graph tells how it wants them padded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: Any,
+        *,
+        eog_token_ids: Sequence[int],
+        context_tokens: int,
+        parallel: int = 8,
+        settings: SessionSettings | None = None,
+    ) -> None:
+        super().__init__(tokenizer)
+        self.file = folder / GRAPH
+        self._session: Any = open_session(self.file, settings)
+        self._graph = decoder_graph(self._session, self.file)
+        self._eog_token_ids = frozenset(eog_token_ids)
+        self.context_tokens = context_tokens
+        self.parallel = parallel if self._graph.padding else 1
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+    @property
+    def vocab_size(self) -> int:
+        """The width of the logits; a tokenizer may know fewer tokens."""
+        return self._graph.vocab_size
+
+    @property
+    def eog_token_ids(self) -> frozenset[int]:
+        return self._eog_token_ids
+
+    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits after each token, `[tokens, vocabulary]`, computed in one run."""
+        require_room(self, len(token_ids))
+        rows: NDArray[np.float32] = self._sequences([token_ids], 0).prefill(all_positions=True)[0]
+        return rows
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        stop_ids: Sequence[int] | None = None,
+    ) -> Generation:
+        """The greedy continuation of a prompt; ends at one of `stop_ids` (default: the model's
+        end-of-generation tokens; an empty sequence never stops) or after `max_new_tokens`."""
+        return self.generate_many([prompt_ids], max_new_tokens, stop_ids)[0]
+
+    def generate_many(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stop_ids: Sequence[int] | None = None,
+    ) -> list[Generation]:
+        """Greedy continuations, `parallel` prompts at a time, those of like length together."""
+        stops = self._eog_token_ids if stop_ids is None else frozenset(stop_ids)
+        for prompt in prompts:
+            require_prompt(self, prompt, max_new_tokens)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        answers: dict[int, Generation] = {}
+        for start in range(0, len(order), self.parallel):
+            group = order[start : start + self.parallel]
+            made = self._generate_group([prompts[i] for i in group], max_new_tokens, stops)
+            answers.update(zip(group, made, strict=True))
+        return [answers[i] for i in range(len(prompts))]
+
+    def stream(
+        self,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        stop_ids: Sequence[int] | None = None,
+        *,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Iterator[int]:
+        """Tokens one by one, see `runtimes.streaming.Stream`; the prompt is computed each time."""
+        require_prompt(self, prompt_ids, max_new_tokens)
+        stops = self._eog_token_ids if stop_ids is None else frozenset(stop_ids)
+        choose = TokenChooser(temperature, seed)
+        sequences = self._sequences([prompt_ids], max_new_tokens)
+        row = sequences.prefill()[0]
+        for made in range(1, max_new_tokens + 1):
+            token = choose(row)
+            if token in stops:
+                return
+            yield token
+            if made < max_new_tokens:
+                row = sequences.step([token])[0]
+
+    def _generate_group(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: frozenset[int]
+    ) -> list[Generation]:
+        """Decode prompts together until each has ended."""
+        start = time.perf_counter()
+        sequences = self._sequences(prompts, max_new_tokens)
+        tokens: list[list[int]] = [[] for _ in prompts]
+        ends: list[float | None] = [None] * len(prompts)
+        stopped = [False] * len(prompts)
+        rows, first = sequences.prefill(), start
+        for step in range(max_new_tokens):
+            best = [int(token) for token in rows.argmax(-1)]
+            now = time.perf_counter()
+            first = first if step else now
+            for i, token in enumerate(best):
+                if ends[i] is not None:
+                    continue
+                stopped[i] = token in stops
+                if not stopped[i]:
+                    tokens[i].append(token)
+                if stopped[i] or len(tokens[i]) == max_new_tokens:
+                    ends[i] = now
+            if None not in ends:
+                break
+            rows = sequences.step(best)
+        return [
+            Generation(
+                tuple(row), self.detokenize(row), stop, first - start, (end or first) - first
+            )
+            for row, stop, end in zip(tokens, stopped, ends, strict=True)
+        ]
+
+    def _sequences(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> OrtSequences:
+        if self._session is None:
+            raise ValueError("the model is closed")
+        return OrtSequences(self._session, self._graph, self.file, prompts, new_tokens)

@@ -1,0 +1,1 @@
+"""The CPU benchmark's parts; `scripts/bench_cpu.py` is its command."""

@@ -1,0 +1,137 @@
+"""Small plots as inline SVG: no script, no font file, no network. Every string is escaped.
+
+Text is SVG text in the page's own font; colours are CSS variables of the page, so that dark mode
+and print need no second picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 340
+_LABEL_HEIGHT, _BAR_HEIGHT, _GAP = 14, 12, 8
+_CHARACTER = 6.1  # of the 11 px labels, for room at their ends
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar with whiskers from `low` to `high`; `color` is the number of a CSS colour."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    color: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points (x, y), x in rising order."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    color: int = 0
+
+
+def bars(title: str, rows: Sequence[Bar], *, mark: float | None = None) -> str:
+    """Horizontal bars from 0, each under its label; `mark` draws a line (1 for ratios)."""
+    top = 6
+    step = _LABEL_HEIGHT + _BAR_HEIGHT + _GAP
+    room = max((len(row.text or number(row.value)) for row in rows), default=0) * _CHARACTER + 8
+    span = WIDTH - room
+    largest = max([row.high or row.value for row in rows] + [mark or 0, 1e-12])
+    parts = []
+    for i, row in enumerate(rows):
+        y = top + i * step
+        width = span * row.value / largest
+        end = max(width, span * (row.high or 0) / largest)
+        middle = y + _LABEL_HEIGHT + _BAR_HEIGHT / 2
+        parts.append(_text(0, y + 10, row.label))
+        parts.append(
+            f'<rect class="c{row.color}" x="0" y="{y + _LABEL_HEIGHT}" width="{width:.1f}" '
+            f'height="{_BAR_HEIGHT}" rx="2"/>'
+        )
+        if row.low is not None and row.high is not None:
+            parts.append(_whisker(span * row.low / largest, span * row.high / largest, middle))
+        parts.append(_text(end + 5, middle + 4, row.text or number(row.value), css="v"))
+    height = top + len(rows) * step
+    if mark is not None:  # across the bars only, so that labels stay legible
+        x = span * mark / largest
+        starts = [top + i * step + _LABEL_HEIGHT - 1 for i in range(len(rows))]
+        path = "".join(f"M{x:.1f} {y}v{_BAR_HEIGHT + 3}" for y in starts)
+        parts.append(f'<path class="mark" d="{path}"/>')
+    return _figure(title, height, parts)
+
+
+def lines(title: str, rows: Sequence[Line], x_title: str) -> str:
+    """Lines over few x values, evenly spaced, y from 0; a legend below."""
+    left, right, top, height = 34, 8, 8, 150
+    xs = sorted({x for row in rows for x, _ in row.points})
+    largest = nice(max([y for row in rows for _, y in row.points] + [1e-12]))
+    width = WIDTH - left - right
+    at = {x: left + (width * i / max(1, len(xs) - 1)) for i, x in enumerate(xs)}
+    parts = []
+    for i in range(5):
+        value = largest * i / 4
+        y = top + height - height * i / 4
+        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{WIDTH - right}"/>')
+        parts.append(_text(left - 4, y + 4, f"{value:,.6g}", css="v e"))
+    for x in xs:
+        parts.append(_text(at[x], top + height + 14, f"{x:g}", css="v m"))
+    parts.append(_text(left + width / 2, top + height + 29, x_title, css="v m"))
+    for row in rows:
+        spots = [(at[x], top + height - height * y / largest) for x, y in row.points]
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
+        parts.append(f'<path class="s{row.color}" d="M{path}"/>')
+        parts += [f'<circle class="c{row.color}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>'
+                  for x, y in spots]  # fmt: skip
+    y = top + height + 46
+    x = 0.0
+    for row in rows:
+        needed = len(row.label) * _CHARACTER + 26
+        if x + needed > WIDTH and x > 0:
+            x, y = 0.0, y + 16
+        parts.append(f'<rect class="c{row.color}" x="{x:.1f}" y="{y - 8}" width="9" height="9"/>')
+        parts.append(_text(x + 13, y, row.label))
+        x += needed
+    return _figure(title, y + 8, parts)
+
+
+def number(value: float) -> str:
+    """Three figures that count, thousands apart."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else "-"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(digits, 4)}f}"
+
+
+def nice(value: float) -> float:
+    """The least of 1, 2, 4, 6, 8, 10 times a power of ten that is no less."""
+    unit = 10.0 ** math.floor(math.log10(value))
+    return next(unit * n for n in (1, 2, 4, 6, 8, 10) if unit * n >= value * (1 - 1e-9))
+
+
+def _figure(title: str, height: float, parts: Sequence[str]) -> str:
+    name = escape(title, quote=True)
+    return (
+        f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {WIDTH} {height:.0f}" '
+        f'role="img" aria-label="{name}">{"".join(parts)}</svg></figure>'
+    )
+
+
+def _whisker(low: float, high: float, y: float) -> str:
+    return (
+        f'<path class="w" d="M{low:.1f} {y:.1f}H{high:.1f}M{low:.1f} {y - 3:.1f}v6'
+        f'M{high:.1f} {y - 3:.1f}v6"/>'
+    )
+
+
+def _text(x: float, y: float, text: str, css: str = "") -> str:
+    kind = f' class="{css}"' if css else ""
+    return f'<text{kind} x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
