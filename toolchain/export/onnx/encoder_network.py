@@ -55,7 +55,7 @@ def exported_network(network: Any, facts: EncoderFacts) -> Any:
     [texts, labels] or [texts, tokens, labels], or embeddings [texts, width]."""
     import torch
 
-    class Exported(torch.nn.Module):
+    class Exported(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.model = network

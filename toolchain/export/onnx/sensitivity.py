@@ -1,4 +1,4 @@
-"""Stage `onnx-encoder-sensitivity`: which nodes of an encoder must stay in FP32, found by measuring.
+"""Stage `onnx-encoder-sensitivity`: which nodes of an encoder must stay in FP32, by measuring.
 
 onnx-encoder (FP32) → sensitivity.json. Every node is left in FP32 alone to see what that gains;
 bisection over the nodes in order of gain finds a set that meets the budget, and then every node of
