@@ -30,7 +30,8 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     texts, target = encoder_texts(job), job.target.onnx
     budget = Budget(max_accuracy_loss=target.max_accuracy_drop)
     sequence = min(target.sequence_tokens, wanted.max_tokens)
-    shapes = [Shape(batch, sequence) for batch in sorted({1, target.batch_size})]
+    batches = sorted({1, target.batch_size})
+    shapes = [Shape(batch=batch, tokens=sequence) for batch in batches]
     wishes = Wishes(
         measurement=texts.measurement.path,
         variant=cast("Any", job.quantization),
@@ -51,7 +52,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         quality=quality,
         reference_quality=reference,
         tried=tuple(_record(row, choice.fp32_size_bytes) for row in choice.tried),
-        within_budget=all(gate["passed"] for gate in quality.measurements["gates"]),
+        within_budget=all(gate["passed"] is not False for gate in quality.measurements["gates"]),
     )
 
 

@@ -52,7 +52,10 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     reference = quality.outputs_of(config.reference.path, examples)
     found = quality.outputs_of(source.path, examples)
     measured = quality.measure(facts, reference, found, examples, config.budget)
-    gates = [gate.as_json() for gate in _gates(measured, config.budget)]
+    gates = [
+        {**gate.as_json(), "passed": None if gate.limit is None else gate.passed}
+        for gate in _gates(measured, config.budget)
+    ]
     figures = {"figures": dict(measured.figures), "gates": gates, "texts": len(examples)}
     write_json(out_dir / RESULT, figures)
     return artifacts.describe(
