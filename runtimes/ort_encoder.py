@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UserError
 from common.files import read_json
 from runtimes.ort import SessionSettings, open_session, run_session
+from runtimes.protocol import Text, TokenScores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +32,6 @@ TASKS = (CLASSIFY, TAG, EMBED)
 _EXPORT_AGAIN = "export the encoder again, or copy the whole folder again"
 # Padded tokens of one run: memory stays bounded whatever the texts are.
 _BATCH_TOKENS = 8192
-
-Text = str | tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -174,13 +173,29 @@ class OrtClassifier(OrtEncoder):
 class OrtEmbedder(OrtEncoder):
     """Implements `runtimes.protocol.Embedder`."""
 
+    @property
+    def width(self) -> int:
+        return self.facts.width
+
     def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Embeddings, pooled and normalised as encoder.json says: [texts, width]."""
         return self._rows(texts)
 
 
 class OrtTagger(OrtEncoder):
-    """Labels for the words of a text."""
+    """Labels for the words of a text. Implements `runtimes.protocol.TokenTagger`."""
+
+    def token_scores(self, texts: Sequence[str]) -> list[TokenScores]:
+        """Where each token lies in its text, and its logits; special tokens left out."""
+        import numpy as np
+
+        found = []
+        encodings = self.encode(texts)
+        for encoding, output in zip(encodings, self._outputs(encodings), strict=True):
+            own = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+            spans = tuple((int(s), int(e)) for s, e in (encoding.offsets[i] for i in own))
+            found.append(TokenScores(spans, output[np.array(own, dtype=np.intp)]))
+        return found
 
     def word_scores(self, words: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
         """Logits of each word's first token: per text [words, labels]. Words that were cut off

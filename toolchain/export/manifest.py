@@ -50,7 +50,8 @@ def make_manifest(
     makers = [artifacts.load(maker.path) for maker in config.makers]
     chain = [chain_entry(stage) for stage in (*steps, *makers, source)]
     evidence = [chain_entry(stage, with_digests=False) for stage in (parity, quality) if stage]
-    runtime = payload_of(source).RUNTIME
+    payload = payload_of(source)
+    runtime = payload.RUNTIME
     license_id, license_file = license_of(config.checkpoint.path)
     return {
         "schema": SCHEMA,
@@ -59,6 +60,7 @@ def make_manifest(
         or source.measurements.get("variant"),
         "target": config.target,
         "runtime": runtime,
+        "kind": payload.KIND,
         "model_file": _model_file(source, model_file, config, digests),
         "base": {"digest": config.base.digest, "files": config.base_files},
         "training": _training(steps),
