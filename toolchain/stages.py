@@ -14,6 +14,7 @@ STAGES = {
     "imatrix": "toolchain.export.gguf.imatrix",
     "quantize": "toolchain.export.gguf.quantize",
     "onnx-export": "toolchain.export.onnx.export",
+    "onnx-quantize": "toolchain.export.onnx.quantize",
     "parity": "toolchain.evaluate.parity",
     "quality": "toolchain.evaluate.quality",
     "bundle": "toolchain.export.bundle",
