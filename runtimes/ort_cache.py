@@ -102,9 +102,12 @@ class OrtSequences:
 
     def _run_shared(self, inputs: dict[str, Any]) -> NDArray[np.float32]:
         """Past and present are the same buffers, so that nothing is copied."""
+        import onnxruntime as ort
+
         binding = self._session.io_binding()
         for name, value in inputs.items():
-            binding.bind_cpu_input(name, value)
+            # `bind_cpu_input` knows no optional inputs.
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
         for past, present, buffer in zip(
             self._graph.past, self._graph.present, self._cache, strict=True
         ):

@@ -17,6 +17,7 @@ STAGES = {
     "imatrix": "toolchain.export.gguf.imatrix",
     "quantize": "toolchain.export.gguf.quantize",
     "onnx-export": "toolchain.export.onnx.export",
+    "onnx-quantize": "toolchain.export.onnx.quantize",
     "parity": "toolchain.evaluate.parity",
     "quality": "toolchain.evaluate.quality",
     "onnx-encoder-export": "toolchain.export.onnx.encoder_export",
