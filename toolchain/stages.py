@@ -19,6 +19,9 @@ STAGES = {
     "onnx-export": "toolchain.export.onnx.export",
     "parity": "toolchain.evaluate.parity",
     "quality": "toolchain.evaluate.quality",
+    "onnx-encoder-export": "toolchain.export.onnx.encoder_export",
+    "onnx-encoder-quantize": "toolchain.export.onnx.encoder_quantize",
+    "onnx-encoder-sensitivity": "toolchain.export.onnx.sensitivity",
     "bundle": "toolchain.export.bundle",
 }
 

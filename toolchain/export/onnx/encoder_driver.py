@@ -19,6 +19,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import write_json
 from runtimes.ort_encoder import FACTS, MODEL, TAG, TOKENIZER, EncoderFacts
+from runtimes.threads import idle_cores
 
 ANSWER = "answer.json"
 OPSET = 17
@@ -34,6 +35,7 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
     from toolchain.export.onnx.encoder_network import exported_network, input_names, load_network
     from toolchain.export.onnx.encoder_parity import parity_gates
 
+    torch.set_num_threads(min(torch.get_num_threads(), idle_cores()))
     warnings.filterwarnings("ignore")
     source, out_dir = Path(request["source"]), Path(request["out_dir"])
     trust = bool(request["trust_remote_code"])

@@ -1,0 +1,108 @@
+"""INT8 encoders with some nodes left in FP32, tried without quantizing all over again.
+
+The model is quantized once; a trial puts the FP32 nodes back in place. That gives the very graph
+that quantizing with these exclusions gives, except where a variant also quantizes the outputs of a
+product (`int8-static`): that is quantized again for every trial.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from runtimes.ort_encoder import FACTS, MODEL, TOKENIZER, OrtEncoder, open_encoder
+from toolchain.export.onnx.encoder_graph import save
+from toolchain.export.onnx.encoder_quantize import Config, quantized
+from toolchain.export.onnx.encoder_variants import VARIANTS
+
+
+class Trials:
+    """Builds trial encoders of one FP32 folder. A context manager: its files lie in a temporary
+    folder."""
+
+    def __init__(
+        self, folder: Path, config: Config, batches: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        import onnx
+
+        self._config = config
+        self._batches = batches
+        self._plain = onnx.load(str(folder / MODEL))
+        self._whole: Any = None
+        self._place = Path(tempfile.mkdtemp(prefix="edgeforge-trials-"))
+        for name in (FACTS, TOKENIZER):
+            shutil.copyfile(folder / name, self._place / name)
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._place, ignore_errors=True)
+
+    def encoder(self, exclude: Collection[str]) -> OrtEncoder:
+        """The encoder with these nodes in FP32; the caller closes it before the next."""
+        model = self.model(exclude)
+        for old in self._place.glob(f"{MODEL}*"):
+            old.unlink()
+        save(model, self._place / MODEL)
+        return open_encoder(self._place)
+
+    def model(self, exclude: Collection[str]) -> Any:
+        """The trial's graph."""
+        if VARIANTS[self._config.variant].needs_calibration:
+            config = self._config.model_copy(update={"exclude": tuple(sorted(exclude))})
+            return quantized(self._plain, config, self._batches)
+        if self._whole is None:
+            whole = self._config.model_copy(update={"exclude": ()})
+            self._whole = quantized(self._plain, whole, self._batches)
+        return restored(self._whole, self._plain, exclude)
+
+    def measured(self, exclude: Collection[str], outputs: Callable[[OrtEncoder], Any]) -> Any:
+        """What `outputs` finds on the trial's encoder."""
+        with self.encoder(exclude) as model:
+            return outputs(model)
+
+
+def restored(whole: Any, plain: Any, names: Collection[str]) -> Any:
+    """A copy of the quantized model `whole` in which these nodes are as in `plain`."""
+    import onnx
+
+    result = onnx.ModelProto()
+    result.CopyFrom(whole)
+    graph = result.graph
+    nodes = {node.name: node for node in plain.graph.node if node.name in names}
+    outputs = {node.output[0]: node for node in nodes.values()}
+    for position, node in enumerate(graph.node):
+        original = outputs.get(node.output[0])
+        if original is not None:
+            graph.node[position].CopyFrom(original)
+    have = {tensor.name for tensor in graph.initializer}
+    needed = {name for node in nodes.values() for name in node.input} - have
+    graph.initializer.extend(t for t in plain.graph.initializer if t.name in needed)
+    _drop_unused(graph)
+    return result
+
+
+def _drop_unused(graph: Any) -> None:
+    """Remove nodes whose outputs nobody reads, and then initializers likewise."""
+    kept = {output.name for output in graph.output}
+    alive = []
+    for node in reversed(graph.node):
+        if any(name in kept for name in node.output):
+            alive.append(node)
+            kept.update(name for name in node.input if name)
+    nodes = [_copy(node) for node in reversed(alive)]
+    tensors = [_copy(tensor) for tensor in graph.initializer if tensor.name in kept]
+    del graph.node[:]
+    del graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensors)
+
+
+def _copy(message: Any) -> Any:
+    twin = type(message)()
+    twin.CopyFrom(message)
+    return twin
