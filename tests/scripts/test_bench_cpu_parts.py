@@ -215,7 +215,11 @@ def test_a_bundle_s_own_limit_goes_first() -> None:
 
 
 def test_quality_without_a_gated_figure_is_no_pass() -> None:
-    assert quality_faults({"engines": {INT8: {"agreement": 1.0}}}, Settings()) is None
+    assert quality_faults({"engines": {INT8: {"top1_agreement": 1.0}}}, Settings()) is None
+    agreeing = {"engines": {INT8: {"agreement": 0.5}}}
+    assert [fault.what for fault in quality_faults(agreeing, Settings()) or []] == ["agreement"]
+    labelled = {"engines": {INT8: {"agreement": 0.5, "accuracy_loss": 0.0}}}
+    assert quality_faults(labelled, Settings()) == []
     result = decoder_result([1.0], [0.5])
     assert any(note.startswith("no quality gate") for note in result.notes)
 
