@@ -70,6 +70,7 @@ def request_of(options: argparse.Namespace) -> Request:
         quality_tokens=options.quality_tokens,
         max_kld=options.max_kld,
         max_accuracy_loss=options.max_accuracy_loss,
+        min_agreement=options.min_agreement,
         min_cosine=options.min_cosine,
         seed=options.seed,
     )
@@ -150,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     gate.add_argument("--max-kld", type=float, default=_DEFAULTS.max_kld, help="mean, nats")
     gate.add_argument("--max-accuracy-loss", type=float, default=_DEFAULTS.max_accuracy_loss)
+    gate.add_argument("--min-agreement", type=float, default=_DEFAULTS.min_agreement)
     gate.add_argument("--min-cosine", type=float, default=_DEFAULTS.min_cosine)
     out = parser.add_argument_group("output")
     out.add_argument("--work", type=Path, default=Request.work, help="where built files stay")

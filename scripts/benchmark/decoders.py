@@ -111,7 +111,7 @@ def engine_results(
     """Every engine's figures from the rows of all rounds."""
     results = []
     for spec in fleet.specs:
-        mine, facts = rows[spec.name], fleet.facts[spec.name]
+        mine, facts = rows[spec.name], fleet.facts_of(spec)
         figures: dict[str, Any] = {
             name: spread(mine[name]).as_json()
             for name in ("ttft_sec", "prefill_tokens_per_sec", "decode_tokens_per_sec")

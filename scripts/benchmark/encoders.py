@@ -100,7 +100,7 @@ def engine_results(
                 spec.file_bytes,
                 threads,
                 fleet.cores[:threads],
-                fleet.facts[spec.name],
+                fleet.facts_of(spec),
                 {"cells": cells, "peak_rss_bytes": fleet.peaks[spec.name]},
             )
         )

@@ -45,6 +45,7 @@ class Fleet:
     loads: list[Load] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     peaks: dict[str, int] = field(default_factory=dict)
+    sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
     _open: dict[str, WorkerClient] = field(default_factory=dict)
     _warm: Callable[[WorkerClient], object] = lambda worker: None
 
@@ -106,6 +107,7 @@ class Fleet:
                 tried = list(times.values())
                 if len(tried) > 2 and min(tried[-2:]) > _WORSE * min(tried):
                     break
+            self.sweeps[spec.name] = times
             self.threads[spec.name] = min(times, key=lambda n: times[n])
             shown = ", ".join(f"{n}: {sec:.3f} s" for n, sec in times.items())
             self.say(f"{spec.name}: threads {self.threads[spec.name]} ({shown})")
@@ -131,6 +133,13 @@ class Fleet:
         yield self._worker(spec)
         if not self.keeps_loaded:
             self._open.pop(spec.name).close()
+
+    def facts_of(self, spec: EngineSpec) -> dict[str, Any]:
+        """What the engine told of its model, and the seconds that the sweep saw by thread count."""
+        facts = dict(self.facts[spec.name])
+        if times := self.sweeps.get(spec.name):
+            facts["sweep_sec_by_threads"] = {str(n): sec for n, sec in times.items()}
+        return facts
 
     def record(self, spec: EngineSpec, phase: str, metric: str, value: float, **at: Any) -> None:
         """Note one figure of an engine."""

@@ -20,7 +20,20 @@ def fp32(kind: str, source: Artifact, workspace: Workspace, say: Callable[[str],
 
 def int8(kind: str, source: Artifact, workspace: Workspace, say: Callable[[str], None]) -> Path:
     """Folder of the INT8 file that the stage makes by default."""
-    raise UserError("no INT8 file was given", "give --bundle or --int8")
+    from toolchain.pipeline import run_stage
+
+    if kind == "decoder":
+        raise UserError("no INT8 file was given", "give --bundle or --int8")
+    from runtimes.host import read_host
+    from runtimes.int8_cpu import needs_reduced_range
+    from toolchain.export.onnx import encoder_quantize
+
+    host = read_host()
+    config = encoder_quantize.Config(
+        variant="int8-dynamic", reduce_range=needs_reduced_range(host.arch, host.instructions)
+    )
+    exported = _exported(kind, source, workspace, say)
+    return run_stage(encoder_quantize, exported, config, workspace, say).path
 
 
 def _exported(

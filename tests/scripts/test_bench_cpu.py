@@ -246,6 +246,33 @@ def test_memory_is_looked_at_first() -> None:
         fleet_of([gib, 8 * gib], 6 * gib)
 
 
+def test_a_sweep_over_real_cores_and_models_loaded_turn_by_turn(fp32: Path) -> None:
+    cores = tuple(sorted(os.sched_getaffinity(0)))[:2]
+    specs = [EngineSpec("onnx-fp32", "onnxruntime", fp32 / "model.onnx")]
+    fleet = Fleet("decoder", specs, cores, TimedOptions(1, 12), None, 8 << 30, lambda line: None)
+
+    def timed(worker: WorkerClient) -> float:
+        found = worker.ask("request", tokens=[3, 4, 5, 6], count=4)
+        return float(found["ttft_sec"] + sum(found["step_secs"]))
+
+    fleet.warm_up_with(timed)
+    with fleet:
+        assert set(fleet.prompt_logits()) == {"onnx-fp32"}
+        fleet.sweep(timed, None)
+        assert fleet.threads["onnx-fp32"] in (1, 2)
+        if len(cores) == 2:
+            assert set(fleet.sweeps["onnx-fp32"]) == {1, 2}
+            assert {row.threads for row in fleet.measurements} == {1, 2}
+        fleet.keeps_loaded = False
+        pids = set()
+        for _ in range(2):
+            with fleet.turn(specs[0]) as (worker, energy):
+                assert timed(worker) > 0
+                pids.add(worker.pid)
+            assert energy.joules is None and fleet.peaks["onnx-fp32"] > 10_000_000
+        assert len(pids) == 2 and len(fleet.loads) == 2
+
+
 def made_bundle(folder: Path, model_file: str = "model.onnx") -> Path:
     folder.mkdir()
     (folder / model_file).write_bytes(b"graph")

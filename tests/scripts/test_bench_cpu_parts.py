@@ -215,7 +215,11 @@ def test_a_bundle_s_own_limit_goes_first() -> None:
 
 
 def test_quality_without_a_gated_figure_is_no_pass() -> None:
-    assert quality_faults({"engines": {INT8: {"agreement": 1.0}}}, Settings()) is None
+    assert quality_faults({"engines": {INT8: {"top1_agreement": 1.0}}}, Settings()) is None
+    agreeing = {"engines": {INT8: {"agreement": 0.5}}}
+    assert [fault.what for fault in quality_faults(agreeing, Settings()) or []] == ["agreement"]
+    labelled = {"engines": {INT8: {"agreement": 0.5, "accuracy_loss": 0.0}}}
+    assert quality_faults(labelled, Settings()) == []
     result = decoder_result([1.0], [0.5])
     assert any(note.startswith("no quality gate") for note in result.notes)
 
@@ -353,6 +357,9 @@ def test_plots_stay_within_their_frame() -> None:
     text = bars("t", rows, mark=1) + lines("t", [Line("l", [(1, 2.0), (16, 3.0)])], "x")
     places = [float(x) for x in re.findall(r'\bx="([\d.]+)"', text)]
     assert max(places) <= 340 and min(places) >= 0
+    wide = lines("t", [Line("l", [(1, 20_000.0), (2, 1.0)])], "x")
+    ends = re.findall(r'class="v e" x="([\d.]+)" y="[\d.]+">([^<]+)<', wide)
+    assert ends and all(float(x) - 6 * len(label) >= 0 for x, label in ends)
     assert [nice(x) for x in (0.7, 1, 3, 130)] == pytest.approx([0.8, 1, 4, 200])
     assert [number(x) for x in (0, 1234.5, 12.34, 0.0123)] == ["0", "1,234", "12.3", "0.0123"]
 
