@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from tiny_models import SENTENCES, tiny_bert, tiny_tokenizer, tiny_wordpiece
 
+from common.files import sha256_file
+from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.checkpoint.intake import open_checkpoint
 from toolchain.export.onnx import encoder_driver, encoder_export
 
 Task = Literal["sequence-classification", "token-classification", "embedding"]
@@ -35,13 +36,24 @@ def checkpoint(task: Task) -> Path:
     return tiny_bert(scratch() / "bert", task=task, labels=labels)
 
 
+def as_source(folder: Path) -> Artifact:
+    """The checkpoint as the stage takes it (taking it in asks llama.cpp's converter too)."""
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    return Artifact(folder, "hf", files, "checkpoint")
+
+
 @functools.cache
 def exported(task: Task = "sequence-classification") -> Artifact:
-    """It in FP32 ONNX, by the stage."""
-    source, _ = open_checkpoint(checkpoint(task), None)
+    """It in FP32 ONNX: the classifier by the stage, in its process; the others in this one."""
+    source = as_source(checkpoint(task))
     out_dir = scratch() / "fp32"
     out_dir.mkdir()
-    return encoder_export.run(source, encoder_export.config_for(source.path), out_dir)
+    if task == "sequence-classification":
+        return encoder_export.run(source, encoder_export.config_for(source.path), out_dir)
+    export_here(source.path, out_dir)
+    size_bytes = (out_dir / "model.onnx").stat().st_size
+    facts = {"variant": "fp32", "size_bytes": size_bytes}
+    return artifacts.describe(out_dir, format="onnx-encoder", stage="test", measurements=facts)
 
 
 def export_here(folder: Path, out_dir: Path, **wanted: Any) -> dict[str, Any]:

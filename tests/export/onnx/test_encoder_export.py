@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from tiny_encoders import TAGS, checkpoint, export_here, exported, texts, tiny_family
+from tiny_encoders import TAGS, as_source, checkpoint, export_here, exported, texts, tiny_family
 from tiny_models import SENTENCES
 
 from common.errors import UserError
 from runtimes.ort_encoder import FACTS, MODEL, TOKENIZER, open_classifier, open_embedder, read_facts
-from toolchain.export.onnx import encoder_driver, encoder_export
+from toolchain.export.onnx import encoder_driver, encoder_export, encoder_graph
 from toolchain.export.onnx.encoder_facts import checkpoint_facts
-from toolchain.export.onnx.encoder_graph import save, weight_matmuls
+from toolchain.export.onnx.encoder_graph import save, tidy, weight_matmuls
 from toolchain.export.onnx.encoder_network import exported_network, input_names, load_network
 from toolchain.export.onnx.encoder_parity import parity_gates
 
@@ -50,11 +50,10 @@ def test_classifier_gives_transformers_logits_for_texts_and_pairs() -> None:
             np.testing.assert_allclose(model.scores(inputs), wanted.logits, atol=1e-4)
 
 
-def test_embeddings_are_mean_of_tokens_at_length_one() -> None:
+def test_embeddings_are_the_mean_of_their_tokens() -> None:
     wanted, mask = torch_outputs(checkpoint("embedding"), "AutoModel", [*SENTENCES])
     kept = mask.unsqueeze(-1)
     mean = ((wanted.last_hidden_state * kept).sum(1) / kept.sum(1)).numpy()
-    mean /= np.linalg.norm(mean, axis=-1, keepdims=True)
     with open_embedder(exported("embedding").path) as model:
         found = model.embed([*SENTENCES])
         assert model.facts.width == found.shape[1] == 64
@@ -91,9 +90,7 @@ def test_what_the_first_exporter_cannot_trace_goes_to_the_second(tmp_path: Path)
     network, facts = network_of(folder)
     encoder_driver._dynamo(network, facts, tmp_path / "raw.onnx")
     shutil.copytree(exported("embedding").path, tmp_path / "out")
-    from toolchain.export.onnx.encoder_graph import tidy
-
-    save(tidy(onnx.load(str(tmp_path / "raw.onnx"))), tmp_path / "out" / MODEL)
+    save(tidy(onnx.load(str(tmp_path / "raw.onnx"))), tmp_path / "out")
     gates = parity_gates(tmp_path / "out", network, tokenizer_of(folder))
     assert all(gate.passed for gate in gates), [str(gate) for gate in gates]
 
@@ -130,16 +127,14 @@ def test_a_checkpoint_without_the_head_is_refused_with_the_mend(tmp_path: Path) 
 
 
 def test_the_stage_hands_on_a_fault_of_its_process(tmp_path: Path) -> None:
-    from toolchain.checkpoint.intake import open_checkpoint
-
     folder = tmp_path / "bert"
     shutil.copytree(checkpoint("embedding"), folder)
-    source, _ = open_checkpoint(folder, None)
+    source = as_source(folder)
     config = encoder_export.config_for(folder)
     (folder / "tokenizer.json").write_text("{}")
     (folder / "vocab.txt").unlink(missing_ok=True)
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="tokenizer of .*bert"):
+    with pytest.raises(UserError, match=r"tokenizer of .*bert"):
         encoder_export.run(source, config, tmp_path / "out")
 
 
@@ -152,6 +147,18 @@ def test_a_language_model_head_is_neither(tmp_path: Path) -> None:
         checkpoint_facts(tmp_path, task="embeddings")
 
 
+@pytest.mark.parametrize("mode", ["cls", "max", "lasttoken"])
+def test_other_ways_to_pool_equal_the_runtimes(mode: Any, tmp_path: Path) -> None:
+    from runtimes.pooling import Pooling, pool
+
+    folder = checkpoint("embedding")
+    export_here(folder, tmp_path / "out", pooling=mode)
+    wanted, mask = torch_outputs(folder, "AutoModel", [*SENTENCES])
+    right = pool(wanted.last_hidden_state.numpy(), mask.numpy(), Pooling(mode))
+    with open_embedder(tmp_path / "out") as model:
+        np.testing.assert_allclose(model.embed([*SENTENCES]), right, atol=1e-5)
+
+
 def test_sentence_transformers_files_say_how_to_pool(tmp_path: Path) -> None:
     (tmp_path / "1_Pooling").mkdir()
     files: dict[str, Any] = {
@@ -160,21 +167,14 @@ def test_sentence_transformers_files_say_how_to_pool(tmp_path: Path) -> None:
         "modules.json": [
             {"type": "sentence_transformers.models.Transformer", "path": ""},
             {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+            {"type": "sentence_transformers.models.Normalize", "path": "2_Normalize"},
         ],
-        "1_Pooling/config.json": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+        "1_Pooling/config.json": {"pooling_mode_cls_token": True},
     }
     for name, value in files.items():
         (tmp_path / name).write_text(json.dumps(value))
     facts = checkpoint_facts(tmp_path)
-    assert (facts.pooling, facts.normalize, facts.max_tokens) == ("cls", False, 256)
-    files["1_Pooling/config.json"] = {"pooling_mode_max_tokens": True}
-    (tmp_path / "1_Pooling/config.json").write_text(json.dumps(files["1_Pooling/config.json"]))
-    with pytest.raises(UserError, match="pooling_mode_max_tokens"):
-        checkpoint_facts(tmp_path)
-    files["modules.json"].append({"type": "sentence_transformers.models.Dense", "path": "2"})
-    (tmp_path / "modules.json").write_text(json.dumps(files["modules.json"]))
-    with pytest.raises(UserError, match="Dense"):
-        checkpoint_facts(tmp_path)
+    assert (facts.pooling, facts.normalize, facts.max_tokens) == ("cls", True, 256)
 
 
 def test_large_models_keep_their_weights_beside(
@@ -182,12 +182,10 @@ def test_large_models_keep_their_weights_beside(
 ) -> None:
     import onnx
 
-    from toolchain.export.onnx import encoder_graph
-
     shutil.copytree(exported().path, tmp_path / "out")
     before = onnx.load(str(exported().path / MODEL))
-    monkeypatch.setattr(encoder_graph, "EXTERNAL_DATA_FROM_BYTES", 100_000)
-    save(before, tmp_path / "out" / MODEL)
+    monkeypatch.setattr(encoder_graph, "EXTERNAL_LIMIT_BYTES", 100_000)
+    save(before, tmp_path / "out")
     beside = tmp_path / "out" / (MODEL + ".data")
     assert beside.stat().st_size > (tmp_path / "out" / MODEL).stat().st_size
     with open_classifier(tmp_path / "out") as model, open_classifier(exported().path) as plain:
