@@ -1,4 +1,4 @@
-"""The ONNX backend of decoders: export, prove parity, then choose the INT8 variant by measurement."""
+"""The ONNX backend of decoders: export, prove parity, choose the INT8 variant by measurement."""
 
 from __future__ import annotations
 
