@@ -41,13 +41,15 @@ def run_harness(
         )
     if task_path is not None and not task_path.is_dir():
         raise UserError(f"--task-path {task_path} is no folder", "give that of the YAML files")
-    manager = _manager(task_path)
+    own = _manager(task_path, defaults=False) if task_path else None
+    # Reading the harness' own thousands of tasks takes seconds; a group may name some of them.
+    alone = own is not None and set(tasks) <= set(own.all_tasks) - set(own.all_groups)
+    manager = own if alone else _manager(task_path, defaults=True)
     for task in tasks:
         if task not in manager.all_tasks:
-            own = _own_tasks(manager, task_path)
             raise UserError(
                 f"lm-eval has no task '{task}'",
-                near_names(task, own) if own else "lm-eval ls tasks lists them",
+                near_names(task, own.all_tasks) if own else "lm-eval ls tasks lists them",
             )
     with open_model(model, options) as opened:
         found = _evaluate(opened, tasks, manager, task_path, limit)
@@ -79,23 +81,14 @@ def harness_lines(found: Mapping[str, Any]) -> list[str]:
     return [*lines, "", f"{found['model']['name']}, lm-eval {found['lm_eval']}; asked: {counts}"]
 
 
-def _manager(task_path: Path | None) -> Any:
+def _manager(task_path: Path | None, *, defaults: bool) -> Any:
     from lm_eval.tasks import TaskManager
 
     try:
-        return TaskManager(include_path=str(task_path.absolute()) if task_path else None)
+        place = str(task_path.absolute()) if task_path else None
+        return TaskManager(include_path=place, include_defaults=defaults)
     except Exception as error:
         raise UserError(f"--task-path {task_path} does not load: {_reason(error)}") from None
-
-
-def _own_tasks(manager: Any, task_path: Path | None) -> list[str]:
-    """Tasks under `task_path`: the few that a user may have misspelled."""
-    if task_path is None:
-        return []
-    from lm_eval.tasks import TaskManager
-
-    own = TaskManager(include_path=str(task_path.absolute()), include_defaults=False)
-    return list(own.all_tasks)
 
 
 def _evaluate(
