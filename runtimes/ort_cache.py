@@ -63,6 +63,20 @@ class OrtSequences:
         self._steps += 1
         return self._run(np.asarray(tokens, np.int64)[:, None], False)[:, -1]
 
+    def inputs(self, tokens: Sequence[int]) -> dict[str, Any]:
+        """Inputs of the graph for a single prompt without any past, its cache included."""
+        import numpy as np
+
+        ids = np.asarray([tokens], np.int64)
+        empty = [
+            np.zeros((1, heads, 0, size), np.float32)
+            for heads, size in zip(self._graph.heads, self._graph.head_size, strict=True)
+        ]
+        found: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        if self._graph.position_ids:
+            found["position_ids"] = np.arange(ids.shape[1], dtype=np.int64)[None]
+        return found | dict(zip(self._graph.past, empty, strict=True))
+
     def _columns(self, i: int) -> slice:
         """Where prompt `i` lies in the padded batch."""
         if self._graph.padding == "right":
