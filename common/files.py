@@ -71,11 +71,33 @@ def folder_in_the_making(final: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        _sync_tree(partial)
-        _replace_folder(partial, final)
+        sync_tree(partial)
+        replace_folder(partial, final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def replace_folder(partial: Path, final: Path) -> None:
+    """Move a finished folder into place, over one that may be there."""
+    if final.exists():
+        old = final.with_name(f".{final.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+        partial.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        partial.rename(final)
+    _sync_folder(final.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until every file under the folder is on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+    _sync_folder(folder)
 
 
 def require_free_bytes(folder: Path, needed_bytes: int, purpose: str) -> None:
@@ -88,26 +110,6 @@ def require_free_bytes(folder: Path, needed_bytes: int, purpose: str) -> None:
             f"{free_bytes / 1e9:.2f} GB free under {existing}",
             "free some space, or choose another folder with out=",
         )
-
-
-def _replace_folder(partial: Path, final: Path) -> None:
-    if final.exists():
-        old = final.with_name(f".{final.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)
-        partial.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        partial.rename(final)
-    _sync_folder(final.parent)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-    _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

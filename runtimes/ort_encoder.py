@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UserError
 from common.files import read_json
 from runtimes.ort import SessionSettings, open_session, run_session
+from runtimes.protocol import Text, TokenScores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +32,6 @@ TASKS = (CLASSIFY, TAG, EMBED)
 _EXPORT_AGAIN = "export the encoder again, or copy the whole folder again"
 # Padded tokens of one run: memory stays bounded whatever the texts are.
 _BATCH_TOKENS = 8192
-
-Text = str | tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,6 @@ def read_facts(folder: Path) -> EncoderFacts:
     if facts["task"] not in TASKS:
         raise UserError(f"{folder / FACTS} names an unknown task: {facts['task']}", _EXPORT_AGAIN)
     return EncoderFacts(**facts)
-
-
-@dataclass(frozen=True)
-class Tagged:
-    """A stretch of the text, `text[start:end]`, with its label and the label's probability."""
-
-    start: int
-    end: int
-    label: str
-    probability: float
 
 
 class OrtEncoder:
@@ -174,13 +163,18 @@ class OrtClassifier(OrtEncoder):
 class OrtEmbedder(OrtEncoder):
     """Implements `runtimes.protocol.Embedder`."""
 
+    @property
+    def width(self) -> int:
+        """Numbers in one embedding."""
+        return self.facts.width
+
     def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Embeddings, pooled and normalised as encoder.json says: [texts, width]."""
         return self._rows(texts)
 
 
 class OrtTagger(OrtEncoder):
-    """Labels for the words of a text."""
+    """Implements `runtimes.protocol.TokenTagger`, for words too."""
 
     def word_scores(self, words: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
         """Logits of each word's first token: per text [words, labels]. Words that were cut off
@@ -196,14 +190,15 @@ class OrtTagger(OrtEncoder):
             results.append(rows)
         return results
 
-    def tag(self, texts: Sequence[str]) -> list[list[Tagged]]:
-        """The stretches that carry a label other than `O`; `B-X I-X` are one stretch of `X`."""
+    def token_scores(self, texts: Sequence[str]) -> list[TokenScores]:
+        """Spans and logits of every text's tokens; what was cut off has none."""
         encodings = self.encode(texts)
-        outputs = self._outputs(encodings)
-        return [
-            _stretches(encoding, _softmax(output), self.labels)
-            for encoding, output in zip(encodings, outputs, strict=True)
-        ]
+        results = []
+        for encoding, output in zip(encodings, self._outputs(encodings), strict=True):
+            kept = [at for at, word in enumerate(encoding.word_ids) if word is not None]
+            spans = tuple(encoding.offsets[at] for at in kept)
+            results.append(TokenScores(spans, output[kept]))
+        return results
 
 
 _KINDS: dict[str, type[OrtEncoder]] = {CLASSIFY: OrtClassifier, TAG: OrtTagger, EMBED: OrtEmbedder}
@@ -271,37 +266,3 @@ def _first_tokens(encoding: Any) -> Iterator[tuple[int, int]]:
         if word is not None and word != last:
             yield word, position
         last = word
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    import numpy as np
-
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
-
-
-def _stretches(
-    encoding: Any, shares: NDArray[np.float32], labels: Sequence[str]
-) -> list[Tagged]:
-    """Words (labelled by their first token) with a label, neighbours of one entity joined."""
-    found: list[Tagged] = []
-    joined_to: str | None = None
-    ends: dict[int, int] = {}
-    for word, (_, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
-        if word is not None:
-            ends[word] = end
-    for word, position in _first_tokens(encoding):
-        best = int(shares[position].argmax())
-        label, share = labels[best], float(shares[position][best])
-        kind = label[2:] if label[:2] in {"B-", "I-"} else label
-        if label == "O":
-            joined_to = None
-        elif kind == joined_to and label.startswith("I-"):
-            first = found.pop()
-            share = min(first.probability, share)
-            found.append(Tagged(first.start, ends[word], kind, share))
-        else:
-            found.append(Tagged(encoding.offsets[position][0], ends[word], kind, share))
-            joined_to = kind
-    return found

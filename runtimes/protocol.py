@@ -1,4 +1,5 @@
-"""What every engine that runs a language model offers, so that evaluation knows no engine."""
+"""What every engine offers, so that evaluation knows no engine: one that runs a language model, a
+classifier, a tagger or an embedding model."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from common.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+Text = str | tuple[str, str]  # a text, or a pair of texts that is read as one
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,56 @@ class Runtime(Protocol):
         max_new_tokens: int,
         stop_ids: Sequence[int] | None = None,
     ) -> list[Generation]: ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A loaded model that gives each text one of `labels`. Texts longer than its context are cut.
+    `close` frees it and may be called twice."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def scores(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """Logits of the labels: `[texts, labels]`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A loaded model that makes a vector of `width` numbers of each text."""
+
+    @property
+    def width(self) -> int: ...
+
+    def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """`[texts, width]`, pooled and normalized as the model was made for."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """One text's tokens without special ones: where each lies in the text (start and end in
+    characters), and logits `[tokens, labels]`."""
+
+    spans: tuple[tuple[int, int], ...]
+    logits: NDArray[np.float32]
+
+
+@runtime_checkable
+class TokenTagger(Protocol):
+    """A loaded model that gives each token of a text one of `labels`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def token_scores(self, texts: Sequence[str]) -> list[TokenScores]: ...
 
     def close(self) -> None: ...
 

@@ -11,6 +11,7 @@ Prints exact match before and after, on the new and on the old domain, and the t
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_text
-from toolchain.data.home_control import DEFAULT_DEVICES, RESERVED_DEVICES, Example, generate
+from toolchain.data.home_control import DEFAULT_DEVICES, RESERVED_DEVICES, generate
 
 NEW_DEVICE = RESERVED_DEVICES[0]
 RECIPE = """\
@@ -55,11 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write_data(out: Path, new: int, old: int, examples: int, seed: int) -> None:
     """`train.jsonl` and `new-test.jsonl`; the old domain's test is the demo model's own task."""
     devices = (*DEFAULT_DEVICES, NEW_DEVICE)
-    asked = {"devices": devices, "must_include": NEW_DEVICE}
-    train = [*generate("train", new, seed, **asked), *generate("train", old, seed + 100)]
+    asked = functools.partial(generate, devices=devices, must_include=NEW_DEVICE)
+    train = [*asked("train", new, seed), *generate("train", old, seed + 100)]
     _write(out / "train.jsonl", (example.conversation() for example in train))
-    test: list[Example] = list(generate("test", examples, seed, **asked))
-    _write(out / "new-test.jsonl", (example.record() for example in test))
+    _write(out / "new-test.jsonl", (e.record() for e in asked("test", examples, seed)))
 
 
 def measure(recipe: Path, out: Path) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def measure(recipe: Path, out: Path) -> dict[str, Any]:
             ("after", evaluations["merge"]),
         )
     }
-    figures = ("wall_sec", "steps", "train_tokens", "epochs", "trainable_share", "peak_rss_bytes")
+    figures = ("wall_sec", "steps", "tokens_seen", "epochs", "trainable_share", "peak_rss_bytes")
     return {
         **scores,
         "old_kept": scores["after"]["old"] / scores["before"]["old"],

@@ -2,9 +2,10 @@
 """Prove on this very machine that a bundle works: digests, answers, stop tokens, speed, memory.
 
 One file for a bare device: Python 3.8 or newer, its standard library, and an engine
-(llama-cpp-python). It lies in every bundle and takes everything else from there:
+(llama-cpp-python for GGUF, onnxruntime for ONNX). It lies in every bundle and takes everything else
+from there:
 
-    python smoke_test.py                       # a table; exit code 0 passed, 1 failed, 2 cannot run
+    python smoke_test.py                # a table; exit code 0 passed, 1 failed, 2 cannot run
     python smoke_test.py --json result.json --threads 4
 
 Nothing is loaded before SHA256SUMS is verified. The greedy answers must equal those that were
@@ -42,6 +43,8 @@ SPEED_BUDGET_SEC = 6.0  # for prefill and for decode, each
 SWEEP_TOKENS, SWEEP_BUDGET_SEC, FAR_SLOWER = 16, 6.0, 4
 COPY_BYTES, COPY_REPETITIONS = 64 << 20, 5
 BUSY_LOAD_PER_CORE = 0.5
+ENCODER = "encoder"
+MAX_DIFFERENCE = 1e-3  # of an encoder's outputs, where engine and CPU are those of the recording
 MIN_AGREEING_PREFIX = 0.5  # mean over the prompts, on another engine or CPU
 
 
@@ -318,15 +321,219 @@ class LlamaCpp:
         return data.decode("utf-8", "replace")
 
 
-ENGINES = (LlamaCpp,)
+class OnnxDecoder:
+    """A decoder in onnxruntime, with the tokenizer that lies beside the model file.
+
+    Works on every graph with `input_ids` and a KV cache of `past_key_values.*` and `present.*`.
+    """
+
+    name = "onnxruntime"
+    install = "pip install onnxruntime{version} tokenizers"
+
+    def __init__(self) -> None:
+        import numpy
+        import onnxruntime
+        import tokenizers
+
+        self._np: Any = numpy
+        self._ort: Any = onnxruntime
+        self._tokenizers: Any = tokenizers
+        self.version = str(onnxruntime.__version__)
+        self.features = " ".join([platform.machine(), *cpu_features()])
+        self._session: Any = None
+        self._tokenizer: Any = None
+        self._model = Path()
+        self._threads = 0
+        self._context = 0
+        self._stops: set[int] = set()
+        self._past: dict[str, Any] = {}
+        self._length = 0
+
+    def load(self, model: Path, profile: dict[str, Any], context: int, threads: int) -> None:
+        self._model, self._context = model, context
+        try:
+            self._tokenizer = self._tokenizers.Tokenizer.from_file(
+                str(model.parent / "tokenizer.json")
+            )
+        except Exception as error:
+            raise CannotRun(f"tokenizer.json does not load: {error}") from None
+        ends = [self._tokenize(text, False) for text in profile.get("stop_texts", [])]
+        self._stops = {ids[0] for ids in ends if len(ids) == 1}
+        self.set_threads(threads)
+
+    def set_threads(self, threads: int) -> None:
+        if threads == self._threads:
+            return
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4
+        try:
+            self._session = self._ort.InferenceSession(
+                str(self._model), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise CannotRun(f"onnxruntime refuses {self._model.name}: {error}") from None
+        self._threads = threads
+        self._inputs = {item.name: item for item in self._session.get_inputs()}
+        self._outputs = [item.name for item in self._session.get_outputs()]
+        if "input_ids" not in self._inputs or "logits" not in self._outputs:
+            raise CannotRun(f"{self._model.name} is no decoder: no input_ids or no logits")
+
+    def answer(self, prompt: str, add_special: bool, max_new_tokens: int) -> Answer:
+        start = time.perf_counter()
+        prompt_ids = self._tokenize(prompt, add_special)
+        self._clear()
+        token = self._run(prompt_ids)
+        ttft_sec = time.perf_counter() - start
+        ids: list[int] = []
+        while token not in self._stops and len(ids) < max_new_tokens:
+            ids.append(token)
+            token = self._run([token])
+        return Answer(
+            prompt_token_ids=prompt_ids,
+            token_ids=ids,
+            text=self._tokenizer.decode(ids, skip_special_tokens=True),
+            raw_text=self._tokenizer.decode(ids, skip_special_tokens=False),
+            stopped=token in self._stops,
+            ttft_sec=ttft_sec,
+        )
+
+    def prefill_sec(self, count: int) -> float:
+        self._clear()
+        start = time.perf_counter()
+        self._run(self._some_tokens(count))
+        return time.perf_counter() - start
+
+    def decode_sec(self, count: int) -> float:
+        self._clear()
+        start = time.perf_counter()
+        for token in self._some_tokens(count):
+            self._run([token])
+        return time.perf_counter() - start
+
+    def close(self) -> None:
+        self._session = None
+        self._past = {}
+
+    def _run(self, tokens: list[int]) -> int:
+        """Take tokens in behind those before; the likeliest next one."""
+        np, first = self._np, self._length
+        self._length += len(tokens)
+        if self._length > self._context:
+            raise CannotRun(f"{self._length} tokens do not fit the context of {self._context}")
+        feed = {"input_ids": np.array([tokens], dtype=np.int64), **self._past}
+        if "attention_mask" in self._inputs:
+            feed["attention_mask"] = np.ones((1, self._length), dtype=np.int64)
+        if "position_ids" in self._inputs:
+            feed["position_ids"] = np.arange(first, self._length, dtype=np.int64)[None]
+        try:
+            made = dict(zip(self._outputs, self._session.run(None, feed)))  # noqa: B905 (3.8)
+        except Exception as error:
+            raise CannotRun(f"onnxruntime cannot run {self._model.name}: {error}") from None
+        self._past = {
+            name: made[name.replace("past_key_values", "present")]
+            for name in self._inputs
+            if name.startswith("past_key_values.")
+        }
+        return int(made["logits"][0, -1].argmax())
+
+    def _clear(self) -> None:
+        self._length = 0
+        self._past = {}
+        for name, item in self._inputs.items():
+            if name.startswith("past_key_values."):
+                shape = [size if isinstance(size, int) else 0 for size in item.shape]
+                shape[0], shape[2] = 1, 0
+                shape[3] = shape[3] or self._head_size()
+                self._past[name] = self._np.zeros(shape, dtype=self._np.float32)
+
+    def _head_size(self) -> int:
+        """From the config beside the model, where the graph leaves the cache's width open."""
+        config = json.loads((self._model.parent / "config.json").read_text(encoding="utf-8"))
+        return int(
+            config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        )
+
+    def _some_tokens(self, count: int) -> list[int]:
+        size = int(self._tokenizer.get_vocab_size())
+        return [(31 + 7919 * index) % size for index in range(count)]
+
+    def _tokenize(self, text: str, add_special: bool) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+
+
+class OnnxEncoder:
+    """An encoder in onnxruntime: `encoder.json` beside the graph says what its rows mean."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model: Path, threads: int) -> None:
+        try:
+            import numpy
+            import onnxruntime
+            import tokenizers
+        except ImportError as error:
+            raise CannotRun(f"{error}; get it with: {OnnxDecoder.install}") from None
+        self._np: Any = numpy
+        self.version = str(onnxruntime.__version__)
+        self.features = " ".join([platform.machine(), *cpu_features()])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4
+        try:
+            self.facts = json.loads((model.parent / "encoder.json").read_text(encoding="utf-8"))
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(model.parent / "tokenizer.json"))
+            self._tokenizer.enable_truncation(int(self.facts["max_tokens"]))
+            self._tokenizer.no_padding()
+            self._session = onnxruntime.InferenceSession(
+                str(model), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise CannotRun(f"onnxruntime refuses {model.name}: {error}") from None
+
+    def rows(self, texts: list[Any]) -> list[list[float]]:
+        """The graph's output for each text or pair of texts, flat."""
+        np = self._np
+        found = [
+            self._tokenizer.encode(text) if isinstance(text, str) else self._tokenizer.encode(*text)
+            for text in texts
+        ]
+        longest = max(len(item.ids) for item in found)
+        columns = {
+            "input_ids": ("ids", int(self.facts["pad_token_id"])),
+            "attention_mask": ("attention_mask", 0),
+            "token_type_ids": ("type_ids", 0),
+        }
+        feed = {}
+        for name in self.facts["inputs"]:
+            field_name, fill = columns[name]
+            padded = [
+                [*getattr(item, field_name), *[fill] * (longest - len(item.ids))] for item in found
+            ]
+            feed[name] = np.array(padded, dtype=np.int64)
+        made = self._session.run(None, feed)[0]
+        return [
+            (row if row.ndim == 1 else row[: len(item.ids)]).astype(float).ravel().tolist()
+            for row, item in zip(made, found)  # noqa: B905 (3.8)
+        ]
+
+    def label(self, row: list[float]) -> str:
+        """The likeliest label of a classifier's row; nothing for other kinds."""
+        if self.facts["task"] != "sequence-classification":
+            return ""
+        return str(self.facts["labels"][max(range(len(row)), key=lambda i: row[i])])
+
+
+ENGINES: dict[str, tuple[Any, ...]] = {".gguf": (LlamaCpp,), ".onnx": (OnnxDecoder,)}
 
 
 def find_engine(profile: dict[str, Any]) -> Engine:
-    """The first engine that this machine has."""
+    """The first engine for the bundle's kind of model that this machine has."""
     reasons = []
-    for engine in ENGINES:
+    for engine in ENGINES.get(Path(profile["model_file"]).suffix, ()):
         try:
-            return engine()
+            found: Engine = engine()
+            return found
         except (ImportError, OSError, RuntimeError) as error:
             wanted = profile.get("recorded", {}).get("version")
             how = engine.install.format(version="==" + wanted if wanted else "")
@@ -367,6 +574,17 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def cpu_features() -> list[str]:
+    """Instruction sets that decide which kernels onnxruntime takes, and so how they round."""
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm", "sve")
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return [name for name in wanted if name in flags.split()]
 
 
 def peak_rss_bytes() -> int:
@@ -454,6 +672,18 @@ CHECKS = (
     "prefill_tokens_per_sec",
     "decode_tokens_per_sec",
     "ttft_sec",
+    "peak_rss_bytes",
+)
+
+
+ENCODER_CHECKS = (
+    "digests",
+    "load_sec",
+    "equal_labels",
+    "max_output_difference",
+    "task_score",
+    "latency_sec",
+    "texts_per_sec",
     "peak_rss_bytes",
 )
 
@@ -679,19 +909,24 @@ def run_test(bundle: Path, threads: int | None, quick: bool) -> Result:
     """Every check, in an order in which nothing is loaded before its digest is verified."""
     result, start = Result(), time.perf_counter()
     digests = check_digests(bundle)
+    names: tuple[str, ...] = CHECKS
     result.checks.append(digests)
     if digests.status == PASSED:
         profile, prompts = read_profile(bundle), read_prompts(bundle)
         result.model, result.target = profile["model"], profile["target"]
-        engine = find_engine(profile)
-        try:
-            _measure(bundle, profile, prompts, engine, threads, quick, result)
-        finally:
-            engine.close()
+        if profile.get("kind") == ENCODER:
+            names = ENCODER_CHECKS
+            _measure_encoder(bundle, profile, prompts, threads, quick, result)
+        else:
+            engine = find_engine(profile)
+            try:
+                _measure(bundle, profile, prompts, engine, threads, quick, result)
+            finally:
+                engine.close()
     else:
         result.machine = machine_facts()
     measured = {check.name: check for check in result.checks}
-    result.checks = [measured.get(name, Check(name)) for name in CHECKS]
+    result.checks = [measured.get(name, Check(name)) for name in names]
     result.machine["test_sec"] = time.perf_counter() - start
     return result
 
@@ -735,6 +970,89 @@ def _measure(
     rss_limit = thresholds.get("max_peak_rss_bytes")
     result.checks.append(at_most("peak_rss_bytes", rss_bytes, rss_limit, "bytes"))
     result.machine["load_per_core_after"] = load_per_core()
+
+
+def _measure_encoder(
+    bundle: Path,
+    profile: dict[str, Any],
+    prompts: list[dict[str, Any]],
+    threads: int | None,
+    quick: bool,
+    result: Result,
+) -> None:
+    """An encoder's labels and outputs against the recorded ones, then its speed."""
+    thresholds, result.machine = profile.get("thresholds", {}), machine_facts()
+    used = threads or min(int(profile.get("threads") or usable_cores()), usable_cores())
+    start = time.perf_counter()
+    engine = OnnxEncoder(bundle / profile["model_file"], used)
+    load = at_most("load_sec", time.perf_counter() - start, thresholds.get("max_load_sec"), "s")
+    result.engine = {"name": engine.name, "version": engine.version, "features": engine.features}
+    same = result.engine == profile.get("recorded")
+    result.threads = {"profile": used, "used": used}
+    rows = [engine.rows([text_of(row)])[0] for row in prompts]
+    differ = [
+        max((abs(a - b) for a, b in zip(row["expected_output"], made)), default=0.0)  # noqa: B905
+        for row, made in zip(prompts, rows)  # noqa: B905 (3.8)
+    ]
+    labels = [engine.label(made) for made in rows]
+    equal = sum(row["expected"] == label for row, label in zip(prompts, labels))  # noqa: B905
+    limit = 1.0 if same else thresholds.get("min_answers_equal")
+    note = "" if same else "recorded on another engine or CPU"
+    result.checks += [
+        load,
+        at_least("equal_labels", equal / len(prompts), limit, "share", note),
+        at_most("max_output_difference", max(differ), MAX_DIFFERENCE if same else None, ""),
+        check_labels(prompts, labels, thresholds),
+    ]
+    rss_bytes = peak_rss_bytes()
+    repetitions = 1 if quick else REPETITIONS
+    result.checks += check_encoder_speed(engine, prompts, repetitions, result)
+    rss_limit = thresholds.get("max_peak_rss_bytes")
+    result.checks.append(at_most("peak_rss_bytes", rss_bytes, rss_limit, "bytes"))
+    result.machine["load_per_core_after"] = load_per_core()
+
+
+def text_of(row: dict[str, Any]) -> Any:
+    """A row's text, or its pair of texts."""
+    pair = row.get("text_pair")
+    return row["text"] if pair is None else (row["text"], pair)
+
+
+def check_labels(
+    prompts: list[dict[str, Any]], labels: list[str], thresholds: dict[str, Any]
+) -> Check:
+    """Share of texts whose label is the true one, against that share when recorded."""
+    scored = [i for i, row in enumerate(prompts) if row.get("reference") is not None]
+    if not scored:
+        return Check("task_score", note="no text of this bundle has a true label")
+    right = sum(prompts[i]["reference"] == labels[i] for i in scored)
+    recorded = sum(prompts[i]["reference"] == prompts[i]["expected"] for i in scored)
+    limit = scaled(thresholds.get("min_task_score_share"), recorded / len(scored))
+    note = f"{right} of {len(scored)} right, {recorded} when recorded"
+    return at_least("task_score", right / len(scored), limit, "share", note)
+
+
+def check_encoder_speed(
+    engine: OnnxEncoder, prompts: list[dict[str, Any]], repetitions: int, result: Result
+) -> list[Check]:
+    """Median latency of one text, and texts per second eight at a time."""
+    texts = [text_of(row) for row in prompts]
+    batch = [texts[i % len(texts)] for i in range(8)]
+    singles, batches = [], []
+    for _ in range(repetitions):
+        for text in texts:
+            start = time.perf_counter()
+            engine.rows([text])
+            singles.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        engine.rows(batch)
+        batches.append(len(batch) / (time.perf_counter() - start))
+    latency, speed = statistics.median(singles), max(batches)
+    result.speed = {"latency_sec": latency, "texts_per_sec": speed, "batch_size": len(batch)}
+    return [
+        at_most("latency_sec", latency, None, "s", f"median of {len(singles)} texts, one by one"),
+        at_least("texts_per_sec", speed, None, "texts/s", f"{len(batch)} texts at a time"),
+    ]
 
 
 def check_ttft(
@@ -790,6 +1108,8 @@ def record(bundle: Path, threads: int | None) -> dict[str, Any]:
     belongs into profile.json as `recorded`.
     """
     profile, prompts = read_profile(bundle), read_prompts(bundle)
+    if profile.get("kind") == ENCODER:
+        return record_encoder(bundle, profile, prompts, threads)
     engine = find_engine(profile)
     # The answers do not depend on the context's size, so the smallest that holds them will do.
     needed = max(len(row["token_ids"]) + row["max_new_tokens"] for row in prompts) + 1
@@ -807,9 +1127,25 @@ def record(bundle: Path, threads: int | None) -> dict[str, Any]:
         row.update(
             expected=answer.text, expected_token_ids=answer.token_ids, stopped=answer.stopped
         )
+    write_prompts(bundle, prompts)
+    return {"name": engine.name, "version": engine.version, "features": engine.features}
+
+
+def record_encoder(
+    bundle: Path, profile: dict[str, Any], prompts: list[dict[str, Any]], threads: int | None
+) -> dict[str, Any]:
+    """Write an encoder's labels and outputs into prompts.jsonl as the expected ones."""
+    engine = OnnxEncoder(bundle / profile["model_file"], threads or usable_cores())
+    for row in prompts:
+        made = engine.rows([text_of(row)])[0]
+        row.update(expected=engine.label(made), expected_output=[round(x, 6) for x in made])
+    write_prompts(bundle, prompts)
+    return {"name": engine.name, "version": engine.version, "features": engine.features}
+
+
+def write_prompts(bundle: Path, prompts: list[dict[str, Any]]) -> None:
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in prompts]
     (bundle / PROMPTS).write_text("".join(lines), encoding="utf-8")
-    return {"name": engine.name, "version": engine.version, "features": engine.features}
 
 
 # --------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ MICRO_BATCH_TOKENS = 512
 _CONTEXT_PADDING = 256
 _GIB = 1 << 30
 # (bytes, elements) of a block, as in ggml.
-_KV_BLOCKS = {"f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
+_KV_BLOCKS = {"f32": (4, 1), "f16": (2, 1), "q8_0": (34, 32), "q4_0": (18, 32)}
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,20 @@ class Plan:
         return tuple(c.size.quantization for c in self.candidates if c.fits)
 
 
-def plan(shape: ModelShape, target: Target, sizes: Sequence[TypeSize]) -> Plan:
-    """The plan for these sizes; pass them in the order of preference."""
+def plan(
+    shape: ModelShape,
+    target: Target,
+    sizes: Sequence[TypeSize],
+    kv_cache_type: str | None = None,
+) -> Plan:
+    """The plan for these sizes; pass them in the order of preference. The KV cache is the target's
+    where `kv_cache_type` names no other."""
     context_tokens = target.context_for(shape.context_tokens)
-    kv_type = usable_kv_cache_type(target.kv_cache_type, shape.key_dim, shape.value_dim)
+    wanted = kv_cache_type or target.kv_cache_type
+    kv_type = usable_kv_cache_type(wanted, shape.key_dim, shape.value_dim)
     kv_bytes = kv_cache_bytes(shape, context_tokens, kv_type)
-    buffer_bytes = compute_bytes(shape, context_tokens, flash_attention=kv_type != "f16")
+    flash_attention = kv_type not in ("f32", "f16")
+    buffer_bytes = compute_bytes(shape, context_tokens, flash_attention=flash_attention)
     return Plan(
         model=shape.name,
         target=target.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Loading holds a little more than the weights.
 _OVERHEAD = 1.1
+# Classes whose every tensor must be in the weights.
+HEADED = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
 
 _LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
 
@@ -37,17 +39,29 @@ def load_tokenizer(checkpoint: Path, *, trust_remote_code: bool = False) -> Any:
         ) from None
 
 
-def token_ids(tokenizer: Any, text: str, *, add_special: bool) -> list[int]:
-    """The tokenizer's ids of a text; without its warning about texts longer than the context."""
-    ids: list[int] = tokenizer(text, add_special_tokens=add_special, verbose=False)["input_ids"]
+def token_ids(
+    tokenizer: Any, text: str, *, add_special: bool, pair: str | None = None
+) -> list[int]:
+    """The tokenizer's ids of a text, or of a pair of texts; without its warning about texts longer
+    than the context."""
+    found = tokenizer(text, pair, add_special_tokens=add_special, verbose=False)
+    ids: list[int] = found["input_ids"]
     return ids
 
 
 @contextmanager
 def torch_model(
-    checkpoint: Path, *, device: str = "cpu", trust_remote_code: bool = False
+    checkpoint: Path,
+    *,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    auto_class: str = "AutoModelForCausalLM",
+    new_head: Mapping[str, Any] | None = None,
 ) -> Iterator[Any]:
-    """The causal language model, computing in float32, ready to infer; freed at the end.
+    """The model, computing in float32, ready to infer; freed at the end.
+
+    `auto_class` is the class of transformers that loads it. A head that the weights lack is an
+    error, unless `new_head` is given: settings of a head that others will fill.
 
     Where memory is short for float32 weights they stay as the checkpoint has them, and each module
     widens its own while it runs: the same results. Torch computes on the cores that are idle now:
@@ -55,23 +69,35 @@ def torch_model(
     do not load.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
     from transformers.utils import logging
 
     narrow = device == "cpu" and not _float32_fits(checkpoint)
     logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what the weights lack is told below
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loaded = getattr(transformers, auto_class).from_pretrained(
             checkpoint,
             dtype="auto" if narrow else torch.float32,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
-        ).eval()
+            output_loading_info=True,
+            **(new_head or {}),
+        )
+        model = model.eval()
     except _LOAD_FAULTS as error:
         raise UserError(
             f"the weights of {checkpoint} do not load in torch: {error}",
             "check the weight files, or fetch the checkpoint again",
         ) from None
+    finally:
+        logging.set_verbosity(verbosity)
+    if auto_class in HEADED and new_head is None and loaded["missing_keys"]:
+        raise UserError(
+            f"the weights of {checkpoint} lack {', '.join(sorted(loaded['missing_keys'])[:3])}",
+            "fetch all weights, or train the head: it has no meaning yet",
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(min(threads, idle_cores()))
     try:

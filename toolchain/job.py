@@ -18,6 +18,7 @@ from toolchain.plan_report import quality_budget
 if TYPE_CHECKING:
     from targets.schema import Target
     from toolchain.artifact import Artifact
+    from toolchain.backend import Backend
     from toolchain.checkpoint.info import CheckpointInfo
     from toolchain.data.text import TextSource
     from toolchain.plan import ModelPlan
@@ -56,7 +57,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Job:
-    """A build, settled. `quantization` is a type's name or `auto`.
+    """A build, settled. `quantization` is a type's or variant's name, or `auto`.
 
     `base` is the checkpoint that the user gave; `source` and `info` are those of the checkpoint
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
@@ -66,6 +67,7 @@ class Job:
     name: str
     target: Target
     recipe: Recipe
+    backend: Backend
     quantization: str
     base: Artifact
     source: Artifact
@@ -88,8 +90,8 @@ class Job:
 
 def settle(request: BuildRequest) -> Job:
     """Read and check everything a build needs. Raises `UserError`; writes only digest caches."""
-    from runtimes.quantizer import canonical_quantization
     from targets.registry import load_target
+    from toolchain.backend import choose_backend
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
     from toolchain.data.prepare.stage import data_input
@@ -97,16 +99,17 @@ def settle(request: BuildRequest) -> Job:
 
     target, recipe = load_target(request.target), load_recipe(request.recipe, request.data)
     wanted = request.quantization or recipe.export.quantization
-    quantization = AUTO if wanted == AUTO else canonical_quantization(wanted)
     trust = {"allow_pickle": request.allow_pickle, "trust_remote_code": request.trust_remote_code}
     folder = locate(request.model, **trust)
     name = built_name(request.model, recipe)
     workspace = Workspace(Path(request.out).absolute() / name)
     source, info = checkpoint_for_build(folder, workspace, **trust)
+    backend, quantization = choose_backend(recipe.export.format, wanted, target, info)
     return Job(
         name=name,
         target=target,
         recipe=recipe,
+        backend=backend,
         quantization=quantization,
         base=source,
         source=source,
@@ -120,17 +123,7 @@ def settle(request: BuildRequest) -> Job:
 
 def plan_of(job: Job) -> ModelPlan:
     """The plan of the job. Raises `UserError` when no type fits the target."""
-    from toolchain.plan import plan_model
-
-    export = job.recipe.export
-    found = plan_model(
-        job.info,
-        job.target,
-        job.quantization,
-        with_imatrix=export.imatrix,
-        tensor_types=export.tensor_types,
-        pure=export.pure,
-    )
+    found = plan_for(job.info, job.target, job.recipe, job.backend, job.quantization)
     if not found.order:
         tried = [f"{c.size.quantization}: {c.reason}" for c in found.plan.candidates]
         raise UserError(
@@ -141,13 +134,37 @@ def plan_of(job: Job) -> ModelPlan:
     return found
 
 
+def plan_for(
+    info: CheckpointInfo, target: Target, recipe: Recipe, backend: Backend, quantization: str
+) -> ModelPlan:
+    """The plan of a checkpoint for a backend."""
+    from toolchain.backend import variants_of
+    from toolchain.plan import plan_model, plan_onnx
+
+    if backend != "gguf":
+        encoder = backend == "onnx-encoder"
+        named = (quantization,) if quantization != AUTO else variants_of(target, encoder=encoder)
+        return plan_onnx(info, target, named, encoder=encoder)
+    export = recipe.export
+    return plan_model(
+        info,
+        target,
+        quantization,
+        with_imatrix=export.imatrix,
+        tensor_types=export.tensor_types,
+        pure=export.pure,
+    )
+
+
 def require_room(job: Job, found: ModelPlan) -> None:
     """Raise `UserError` when disk or memory is too small for the build, before work begins."""
     from toolchain.export.gguf.convert import chosen_intermediate
     from toolchain.hf import free_memory_bytes, torch_memory_bytes
 
     kind = chosen_intermediate(job.recipe.export.intermediate, job.info.parameters)
-    unquantized = job.info.parameters * (4 if kind == "f32" else 2)
+    # ONNX is float32, and its exporter writes it twice for a moment.
+    value_bytes = (4 if kind == "f32" else 2) if job.backend == "gguf" else 8
+    unquantized = job.info.parameters * value_bytes
     candidates = [c.size.weights_bytes for c in found.plan.candidates if c.fits]
     logits = min(job.recipe.evaluate.max_tokens * (job.info.vocab_size or 0) * 4, _MAX_LOGITS_BYTES)
     # Unquantized file, every candidate once, the bundle's copy, two sets of logits.

@@ -113,6 +113,23 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
             "help": "context in tokens (default: 4096, at most the model's)",
         },
     ),
+    "base": (
+        "--base",
+        {
+            "type": Path,
+            "metavar": "FOLDER_OR_HUB_ID",
+            "help": "an adapter's base (default: what its adapter_config.json names)",
+        },
+    ),
+    "map": (
+        "--map",
+        {
+            "action": "append",
+            "default": [],
+            "metavar": "COLUMN=NAME",
+            "help": "the file's NAME for a format's COLUMN (label=rating); can be repeated",
+        },
+    ),
     "json": ("--json", {"action": "store_true", "help": "machine-readable result on stdout"}),
     "dry_run": (
         "--dry-run",

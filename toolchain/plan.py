@@ -8,6 +8,7 @@ they include every fallback. No weight is read and nothing is written.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ class ModelPlan:
 
     shape: ModelShape
     plan: Plan
+    backend: str = "gguf"
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -80,6 +82,20 @@ def plan_model(
     )
     shape = model_shape(info)
     return ModelPlan(shape, plan(shape, target, sizes))
+
+
+def plan_onnx(
+    info: CheckpointInfo, target: Target, variants: Sequence[str], *, encoder: bool
+) -> ModelPlan:
+    """The plan of this checkpoint as ONNX: float32 computes, and the KV cache is float32 too."""
+    from targets.planner import plan
+    from toolchain.plan_onnx import onnx_sizes
+
+    shape = model_shape(info)
+    if encoder:
+        shape = dataclasses.replace(shape, kv_heads=0)
+    planned = plan(shape, target, onnx_sizes(info, variants), "f32")
+    return ModelPlan(shape, planned, "onnx-encoder" if encoder else "onnx")
 
 
 def type_sizes(

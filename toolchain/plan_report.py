@@ -18,9 +18,11 @@ _LISTED_FALLBACKS = 4
 _HEADER = ("type", "weights", "bits/weight", "memory", "fits", "decode tok/s", "fallbacks")
 
 
-def planned_stages(recipe: Recipe) -> list[str]:
+def planned_stages(recipe: Recipe, backend: str = "gguf") -> list[str]:
     """What a build by this recipe would do, in order."""
     export = ["convert", *(["imatrix"] if recipe.export.imatrix else []), "quantize"]
+    if backend != "gguf":
+        export = ["export to ONNX", "quantize to INT8"]
     steps = {"export": [*export, "parity", "quality"], "bundle": ["bundle"], "smoke": ["smoke"]}
     prepare = ["prepare"] if recipe.data.files else []
     return [*prepare, *(step for stage in recipe.stages for step in steps.get(stage, [stage]))]
@@ -41,7 +43,7 @@ def plan_json(found: ModelPlan, target: Target, recipe: Recipe) -> dict[str, Any
         **dataclasses.asdict(found.plan),
         "order": list(found.order),
         "shape": dataclasses.asdict(found.shape),
-        "stages": planned_stages(recipe),
+        "stages": planned_stages(recipe, found.backend),
         "quality": quality_budget(recipe, target),
     }
 
@@ -50,9 +52,10 @@ def plan_text(found: ModelPlan, target: Target, recipe: Recipe) -> str:
     """The plan as a person reads it."""
     plan = found.plan
     lines = [*_heading(plan, found.shape, target), "", *_table(plan.candidates), ""]
-    lines += _choice(plan, target, recipe)
-    lines += _notes(plan, target)
-    lines.append(f"would do: {' → '.join(planned_stages(recipe))}. Nothing was written.")
+    lines += _choice(found, target, recipe)
+    lines += _notes(found, target)
+    stages = " → ".join(planned_stages(recipe, found.backend))
+    lines.append(f"would do: {stages}. Nothing was written.")
     return "\n".join(lines)
 
 
@@ -107,8 +110,8 @@ def _table(candidates: Sequence[Candidate]) -> list[str]:
     return table_text(_HEADER, rows)
 
 
-def _choice(plan: Plan, target: Target, recipe: Recipe) -> list[str]:
-    budget = quality_budget(recipe, target)
+def _choice(found: ModelPlan, target: Target, recipe: Recipe) -> list[str]:
+    plan, budget = found.plan, quality_budget(recipe, target)
     lines = [
         f"passed over: {c.size.quantization} {c.reason}" for c in plan.candidates if not c.fits
     ]
@@ -116,6 +119,12 @@ def _choice(plan: Plan, target: Target, recipe: Recipe) -> list[str]:
         return lines
     if not plan.order:
         return [*lines, "auto finds no type that fits."]
+    if found.backend != "gguf":
+        return [
+            *lines,
+            f"auto measures {', '.join(plan.order)} and takes the fastest within the quality "
+            "budget; sizes are estimates.",
+        ]
     first, *rest = plan.order
     then = f", then {', '.join(rest)}" if rest else ""
     return [
@@ -125,10 +134,11 @@ def _choice(plan: Plan, target: Target, recipe: Recipe) -> list[str]:
     ]
 
 
-def _notes(plan: Plan, target: Target) -> list[str]:
+def _notes(found: ModelPlan, target: Target) -> list[str]:
+    plan = found.plan
     low, high = BANDWIDTH_EFFICIENCY_MEASURED
     notes = []
-    if plan.kv_cache_type != target.kv_cache_type:
+    if found.backend == "gguf" and plan.kv_cache_type != target.kv_cache_type:
         notes.append(
             f"note: the KV cache is {plan.kv_cache_type}, not the target's {target.kv_cache_type}, "
             "because the model's heads are no whole blocks of 32."

@@ -46,8 +46,10 @@ class Merge(Strict):
 
 
 class Export(Strict):
-    """GGUF export."""
+    """The export. `format` auto is what the quantization named belongs to, else what the target
+    runs; encoders become ONNX. The keys from `intermediate` on are GGUF's, but for calibration."""
 
+    format: Literal["auto", "gguf", "onnx"] = "auto"
     quantization: str = "auto"
     intermediate: Literal["auto", "f32", "f16", "bf16"] = "auto"
     imatrix: bool = True

@@ -14,6 +14,7 @@ from runtimes.vendored import llama_cpp_folder
 
 _CONVERTER_TABLE = "TEXT_MODEL_MAP"
 _TRANSFORMERS_TABLE = "CONFIG_MAPPING_NAMES"
+_MASKED_TABLE = "MODEL_FOR_MASKED_LM_MAPPING_NAMES"
 _SUGGESTED = 3
 
 
@@ -42,6 +43,16 @@ def native_model_types() -> frozenset[str]:
         if (auto / name).is_file():
             names.update(_table_keys(auto / name, _TRANSFORMERS_TABLE))
     return frozenset(names)
+
+
+@cache
+def encoder_model_types() -> frozenset[str]:
+    """Model types that transformers can train as masked language models: encoders."""
+    package = importlib.util.find_spec("transformers")
+    if package is None or package.origin is None:
+        raise UserError("transformers is not installed", "make setup")
+    source = Path(package.origin).parent / "models" / "auto" / "modeling_auto.py"
+    return frozenset(_table_keys(source, _MASKED_TABLE)) if source.is_file() else frozenset()
 
 
 def near_architectures(name: str, known: Collection[str]) -> list[str]:

@@ -21,7 +21,7 @@ PROMPT = "> "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add_model_argument(parser)
-    add_options(parser, *GENERATION, "trust_remote_code")
+    add_options(parser, *GENERATION, "base", "trust_remote_code")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,7 +30,10 @@ def run(args: argparse.Namespace) -> int:
     from toolchain.models import OpenOptions, open_model
 
     options = OpenOptions(
-        context_tokens=args.context, parallel=1, trust_remote_code=args.trust_remote_code
+        context_tokens=args.context,
+        parallel=1,
+        trust_remote_code=args.trust_remote_code,
+        base=args.base,
     )
     with open_model(args.model, options) as model:
         chat = Chat(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
 from toolchain.options import add_options
 
 HELP = "prepare training data (splits, duplicates, lengths), or write example data"
 EXAMPLES = (
     "edgeforge data prepare faq.csv --map question=ask --map answer=reply --out data",
     "edgeforge data prepare chats.jsonl --model demo --max-tokens 256 --out data",
+    "edgeforge data prepare reviews.csv --map text=review --map label=rating --out data",
     "edgeforge data prepare big.parquet --split 0.9,0.05,0.05 --seed 7 --dry-run --out data",
     "edgeforge data sample --format qa --count 100 --out qa.csv",
 )
@@ -55,13 +55,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of splits and report, replaced as a whole (default: data)",
     )
     _format(parser, required=False)
-    option(
-        "--map",
-        action="append",
-        default=[],
-        metavar="COLUMN=NAME",
-        help="the file's NAME for a format's COLUMN (question=ask); can be repeated",
-    )
+    add_options(parser, "map")
     option(
         "--split",
         default="0.8,0.1,0.1",
@@ -82,7 +76,7 @@ def _format(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--format",
         required=required,
         metavar="NAME",
-        help=f"alpaca, qa, chat or text{default}",
+        help=f"alpaca, qa, chat, classification or text{default}",
     )
 
 
@@ -93,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     from toolchain.checkpoint.locate import locate
+    from toolchain.data.prepare.mapping import parse_mapping
     from toolchain.data.prepare.prepare import Settings, prepare
     from toolchain.data.prepare.split import parse_ratios
 
@@ -100,7 +95,7 @@ def _prepare(args: argparse.Namespace) -> int:
         inputs=tuple(args.files),
         out=args.out,
         form=args.format,
-        mapping=_mapping(args.map),
+        mapping=parse_mapping(args.map),
         ratios=parse_ratios(args.split),
         seed=args.seed,
         model=locate(args.model) if args.model else None,
@@ -119,9 +114,14 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _summary(report: Mapping[str, Any]) -> list[str]:
+    from toolchain.data.prepare.labels import label_lines
+
+    count = report["rows_conflicting"]
+    conflicts = f"{count} with another label than before, " if count else ""
     lines = [
         f"{report['rows_read']} rows read, {report['rows_kept']} kept: "
         f"{report['rows_empty']} empty, {report['rows_duplicate']} duplicates, "
+        f"{conflicts}"
         f"{report['rows_dropped_long']} too long"
     ]
     for name, split in report["splits"].items():
@@ -129,7 +129,7 @@ def _summary(report: Mapping[str, Any]) -> list[str]:
         tokens = split["tokens"]
         lengths = f"; tokens {_lengths(tokens)}, {split['truncated']} truncated" if tokens else ""
         lines.append(f"{name:<11}{split['rows']:>8} ({split['share']:.1%}): {spoken}{lengths}")
-    return lines
+    return [*lines, *label_lines(report["labels"] or {})]
 
 
 def _lengths(tokens: Mapping[str, int]) -> str:
@@ -147,14 +147,3 @@ def _sample(args: argparse.Namespace) -> int:
         print(f"{len(rows)} rows written to {args.out}")
     return 0
 
-
-def _mapping(options: Sequence[str]) -> dict[str, str]:
-    mapping: dict[str, str] = {}
-    for option in options:
-        column, equals, name = option.partition("=")
-        if not (column and equals and name):
-            raise UserError(f"--map {option} is not COLUMN=NAME", "for example: --map question=ask")
-        if column in mapping:
-            raise UserError(f"--map names '{column}' twice", "give each column once")
-        mapping[column] = name
-    return mapping

@@ -12,14 +12,17 @@ from toolchain.options import add_model_argument, add_options
 
 if TYPE_CHECKING:
     from toolchain.evaluate.compare import Evaluation, Settings
+    from toolchain.models import OpenOptions
 
-HELP = "perplexity, KLD and task scores of a model, alone or against another"
+HELP = "perplexity, KLD, task and label scores of a model, alone or against another"
 EXAMPLES = (
     "edgeforge evaluate demo",
     "edgeforge evaluate build/edgeforge-demo/laptop --against demo",
     "edgeforge evaluate MODEL --task test.jsonl --metrics exact_match,bleu --answers answers.csv",
+    "edgeforge evaluate CLASSIFIER --task test.csv --map label=rating --against OTHER",
 )
 NONE = "none"
+_EXAMPLES = 200
 _SHOWN_ANSWERS = 5
 _SHOWN_CHARACTERS = 100
 
@@ -36,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task",
         metavar="FILE",
-        help="test set: .jsonl of messages and answer; none leaves it out (default: checkpoint's)",
+        help="test set: .jsonl of messages and answer, for a classifier rows of text and label; "
+        "none leaves it out (default: checkpoint's)",
     )
     parser.add_argument(
         "--metrics",
@@ -53,9 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples",
         type=_count,
-        default=200,
         metavar="N",
-        help="ask at most N, chosen by --seed (default: 200)",
+        help="ask at most N, chosen by --seed (default: 200; a classifier: all)",
     )
     parser.add_argument(
         "--text-tokens",
@@ -78,23 +81,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--answers", type=Path, metavar="FILE", help="write all answers: .jsonl or .csv"
     )
-    add_options(parser, "json", "trust_remote_code")
+    add_options(parser, "map", "base", "json", "trust_remote_code")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the figures. Raises `UserError` for bad input."""
-    from toolchain.evaluate.compare import evaluate
-    from toolchain.evaluate.generate import answer_rows, check_answers_path, write_answers
+    from toolchain.encoders import encoder_task
+    from toolchain.evaluate.generate import check_answers_path
     from toolchain.models import OpenOptions
 
-    settings = _settings(args)
     if args.answers:
         check_answers_path(args.answers)
     options = OpenOptions(
         context_tokens=args.context,
         exact=args.exact,
         trust_remote_code=args.trust_remote_code,
+        base=args.base,
     )
+    if task := encoder_task(args.model, options):
+        from toolchain.commands.evaluate_encoder import run_encoder
+
+        return run_encoder(args, task, options)
+    return _language_model(args, options)
+
+
+def _language_model(args: argparse.Namespace, options: OpenOptions) -> int:
+    from toolchain.evaluate.compare import evaluate
+    from toolchain.evaluate.generate import answer_rows, write_answers
+
+    if args.map:
+        raise UserError("--map is for the test sets of classifiers", "leave it out")
+    settings = _settings(args)
     result = evaluate(args.model, settings, against=args.against, options=options)
     others = result.other.answers if result.other else None
     rows = answer_rows(result.result.answers, others)
@@ -120,7 +137,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         with_task=args.task != NONE,
         metrics=metric_names(args.metrics),
         max_tokens=args.max_tokens,
-        examples=args.examples,
+        examples=args.examples or _EXAMPLES,
         text_tokens=args.text_tokens,
         seed=args.seed,
     )

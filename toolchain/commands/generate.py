@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--raw", action="store_true", help="go on with the text as it is, without chat template"
     )
-    add_options(parser, *GENERATION, "json", "trust_remote_code")
+    add_options(parser, *GENERATION, "base", "json", "trust_remote_code")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,7 +37,10 @@ def run(args: argparse.Namespace) -> int:
 
     prompt = _prompt(args)
     options = OpenOptions(
-        context_tokens=args.context, parallel=1, trust_remote_code=args.trust_remote_code
+        context_tokens=args.context,
+        parallel=1,
+        trust_remote_code=args.trust_remote_code,
+        base=args.base,
     )
 
     def prompt_ids(model: OpenModel) -> list[int]:

@@ -24,10 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan. Raises `UserError` for bad input, and when nothing fits the target."""
     from targets.registry import load_target
+    from toolchain.backend import choose_backend
     from toolchain.checkpoint.inspect import inspect
     from toolchain.checkpoint.locate import locate
     from toolchain.checkpoint.validate import validate
-    from toolchain.plan import plan_model
+    from toolchain.job import plan_for
     from toolchain.plan_report import plan_json, plan_text
     from toolchain.recipe import load_recipe
 
@@ -36,14 +37,9 @@ def run(args: argparse.Namespace) -> int:
     export = recipe.export
     info = inspect(locate(args.model, trust_remote_code=args.trust_remote_code))
     validate(info, trust_remote_code=args.trust_remote_code, deep=False)
-    found = plan_model(
-        info,
-        target,
-        args.quantization or export.quantization,
-        with_imatrix=export.imatrix,
-        tensor_types=export.tensor_types,
-        pure=export.pure,
-    )
+    wanted = args.quantization or export.quantization
+    backend, quantization = choose_backend(export.format, wanted, target, info)
+    found = plan_for(info, target, recipe, backend, quantization)
     if args.json:
         print(json.dumps(plan_json(found, target, recipe), indent=2, ensure_ascii=False))
     else:

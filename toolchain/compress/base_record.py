@@ -16,6 +16,8 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.documents import read_object
 
 RECORD = "edgeforge_base.json"
+# Where the base lay on this machine. No part of the adapter: it is in no digest.
+PLACE = "edgeforge_base_place.json"
 Quantization = Literal["nf4"]
 
 
@@ -46,6 +48,21 @@ def record_base(adapter: Path, source: Artifact, quantization: Quantization | No
     record = BaseRecord(base_digest(source), model_name(str(source.path)), quantization)
     write_json(adapter / RECORD, asdict(record))
     return record
+
+
+def note_place(adapter: Path, source: Artifact) -> None:
+    """Note where the base lies, for opening the adapter on this machine; written after the
+    artifact's digests are taken."""
+    write_json(adapter / PLACE, {"base": str(source.path.absolute())})
+
+
+def noted_place(adapter: Path) -> Path | None:
+    """The base's folder as noted; None where it was not, or where it is no more."""
+    path = adapter / PLACE
+    if not path.is_file():
+        return None
+    place = read_object(path).get("base")
+    return Path(place) if isinstance(place, str) and Path(place).is_dir() else None
 
 
 def read_record(adapter: Path) -> BaseRecord | None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import UserError
 from runtimes.llama import LlamaModel
@@ -14,6 +14,7 @@ from toolchain.data.chat import render_chat
 from toolchain.data.text import TaskExample
 
 _SPARE_TOKENS = 8
+Example = TypeVar("Example")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TaskAnswer:
         return {**asdict(self), "right": self.right}
 
 
-def choose_examples(examples: Sequence[TaskExample], cap: int, seed: int) -> list[TaskExample]:
+def choose_examples(examples: Sequence[Example], cap: int, seed: int) -> list[Example]:
     """At most `cap` examples, chosen by `seed`, in their order."""
     if len(examples) <= cap:
         return list(examples)

@@ -1,6 +1,7 @@
 """Stage `bundle`: what goes to the device, in one folder that explains and proves itself.
 
-    model-Q4_K_M.gguf  Modelfile  tokenizer/  prompts.jsonl  smoke_test.py  profile.json
+    model-Q4_K_M.gguf  Modelfile (or model/ with an ONNX graph and what lies beside it)
+    tokenizer/  prompts.jsonl  smoke_test.py  profile.json
     manifest.json  report.md  report.zh-CN.md  LICENSE  artifact.json  SHA256SUMS
 
 The expected answers come from the bundle's own smoke test in a process of its own, so that what is
@@ -25,18 +26,16 @@ from common.files import read_json, require_free_bytes, sha256_file, write_json,
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.documents import license_of
-from toolchain.data.text import task_examples
 from toolchain.export.manifest import make_manifest
-from toolchain.export.modelfile_settings import modelfile_settings
-from toolchain.export.ollama.modelfile import write_modelfiles
-from toolchain.export.prompts import prompt_rows, write_rows
+from toolchain.export.payload import payload_of
+from toolchain.export.prompts import write_rows
 from toolchain.report.write import LANGUAGES, report_name, write_report
 from toolchain.stage import Input, StageConfig
-from toolchain.train.curve import CURVE
+from toolchain.train.result import CURVE
 
 NAME = "bundle"
 VERSION = 1
-TOOLS = ("llama-cpp-python", "transformers")
+TOOLS = ("transformers",)
 
 MANIFEST_FILE, PROFILE_FILE, PROMPTS_FILE = "manifest.json", "profile.json", "prompts.jsonl"
 SMOKE_TEST, SUMS_FILE, LOG_FOLDER = "smoke_test.py", "SHA256SUMS", "log"
@@ -81,30 +80,26 @@ class Config(StageConfig):
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
-    """Write the bundle of the quantized GGUF in `source` into `out_dir`.
+    """Write the bundle of the exported model in `source` into `out_dir`.
 
     Raises `UserError` when the disk is too small, no prompt fits the context, or the engine refuses
     the model.
     """
-    model = source.only(".gguf")
-    require_free_bytes(out_dir, model.stat().st_size + (64 << 20), "the bundle")
-    shutil.copyfile(model, out_dir / model.name)
+    payload = payload_of(source)
+    size_bytes = sum(source.file(name).stat().st_size for name in source.files)
+    require_free_bytes(out_dir, size_bytes + (64 << 20), "the bundle")
+    model_file = payload.place(source, out_dir)
     _copy_tokenizer(config.checkpoint.path, out_dir / TOKENIZER_FOLDER)
     _copy_license(config.checkpoint.path, out_dir)
     _copy_curve(config, out_dir)
     shutil.copyfile(smoke_test_script(), out_dir / SMOKE_TEST)
-    rows, stop_texts = prompt_rows(
-        config.checkpoint.path,
-        _examples(config),
-        int(config.plan["context_tokens"]),
-        trust_remote_code=config.trust_remote_code,
-    )
-    ollama = _write_modelfiles(out_dir, model.name, config, stop_texts)
+    rows, stop_texts = payload.prompts(config)
+    ollama = payload.describe(out_dir, model_file, config, stop_texts)
     write_rows(out_dir / PROMPTS_FILE, rows)
-    profile = smoke_profile(config, model.name, stop_texts)
+    profile = smoke_profile(config, model_file, stop_texts)
     write_json(out_dir / PROFILE_FILE, profile)
     write_json(out_dir / PROFILE_FILE, {**profile, "recorded": record_answers(out_dir)})
-    manifest = make_manifest(source, config, ollama, digests(out_dir), TOOLS)
+    manifest = make_manifest(source, model_file, config, ollama, digests(out_dir))
     write_json(out_dir / MANIFEST_FILE, manifest)
     for language in LANGUAGES:
         write_text(out_dir / report_name(language), write_report(manifest, language))
@@ -209,31 +204,3 @@ def _copy_license(checkpoint: Path, folder: Path) -> None:
     _, file = license_of(checkpoint)
     if file is not None:
         shutil.copyfile(file, folder / "LICENSE")
-
-
-def _examples(config: Config) -> Any:
-    if config.task is None:
-        return None
-    return task_examples(config.checkpoint.path, config.task.path)
-
-
-def _write_modelfiles(
-    folder: Path, model_file: str, config: Config, stop_texts: Sequence[str]
-) -> dict[str, Any]:
-    settings = modelfile_settings(
-        config.checkpoint.path,
-        folder / model_file,
-        config.target,
-        config.plan,
-        config.recipe,
-        stop_texts,
-    )
-    written = write_modelfiles(folder, model_file, settings)
-    return {
-        "files": list(written.files),
-        "family": written.match.family if written.match else None,
-        "refusal": written.refusal,
-        "notes": list(written.notes),
-        "stops": list(written.stops),
-        "parameters": dict(written.parameters),
-    }

@@ -15,10 +15,17 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.documents import license_of
 from toolchain.evaluate.measure import ANSWERS
 from toolchain.evaluate.measure import FORMAT as EVALUATION_FORMAT
-from toolchain.export.provenance import chain_entry, licences, reproducible, tool_versions
+from toolchain.export.payload import model_bytes, payload_of
+from toolchain.export.provenance import (
+    ENGINES,
+    chain_entry,
+    licences,
+    reproducible,
+    tool_versions,
+)
 from toolchain.report.markdown import figure
 from toolchain.stage import Input
-from toolchain.train.curve import CURVE
+from toolchain.train.result import CURVE
 
 if TYPE_CHECKING:
     from toolchain.export.bundle import Config
@@ -29,26 +36,28 @@ _SAMPLES = 6
 
 def make_manifest(
     source: Artifact,
+    model_file: str,
     config: Config,
     ollama: Mapping[str, Any],
     digests: Mapping[str, str],
-    tools: Sequence[str],
 ) -> dict[str, Any]:
-    """The manifest of the quantized `source`; `ollama` tells what the Modelfile says, `digests` are
-    those of the bundle's other files."""
+    """The manifest of the exported `source`; `model_file` is its place in the bundle, `ollama` what
+    the Modelfile says, `digests` are those of the bundle's other files."""
     parity, quality = _loaded(config.parity), _loaded(config.quality)
     reference = _loaded(config.reference_quality)
     steps = [artifacts.load(step.path) for step in config.steps]
     makers = [artifacts.load(maker.path) for maker in config.makers]
     chain = [chain_entry(stage) for stage in (*steps, *makers, source)]
     evidence = [chain_entry(stage, with_digests=False) for stage in (parity, quality) if stage]
+    runtime = payload_of(source).RUNTIME
     license_id, license_file = license_of(config.checkpoint.path)
     return {
         "schema": SCHEMA,
         "model": config.model,
         "quantization": source.measurements.get("quantization"),
         "target": config.target,
-        "model_file": _model_file(source, digests),
+        "runtime": runtime,
+        "model_file": _model_file(source, model_file, digests),
         "base": {"digest": config.base.digest, "files": config.base_files},
         "training": _training(steps),
         "evaluations": _evaluations(steps),
@@ -61,19 +70,21 @@ def make_manifest(
         "ollama": dict(ollama),
         "chain": chain,
         "evidence": evidence,
-        "versions": tool_versions([*chain, *evidence], tools),
-        "licences": licences(license_id, license_file),
+        "versions": tool_versions([*chain, *evidence], ENGINES[runtime]),
+        "licences": licences(license_id, license_file, (runtime, *ENGINES[runtime])),
         "files": dict(digests),
     }
 
 
-def _model_file(source: Artifact, digests: Mapping[str, str]) -> dict[str, Any]:
-    path, facts = source.only(".gguf"), source.measurements
+def _model_file(
+    source: Artifact, model_file: str, digests: Mapping[str, str]
+) -> dict[str, Any]:
+    facts = source.measurements
     tensors = facts.get("tensors", [])
     return {
-        "name": path.name,
-        "sha256": digests[path.name],
-        "size_bytes": path.stat().st_size,
+        "name": model_file,
+        "sha256": digests[model_file],
+        "size_bytes": model_bytes(source, model_file),
         "bits_per_weight": facts.get("bits_per_weight"),
         "parameters": facts.get("parameters"),
         "types": [

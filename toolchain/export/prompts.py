@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from toolchain.data.chat import ChatTemplateError, render_chat
@@ -19,6 +19,9 @@ from toolchain.data.chat_format import chat_format
 from toolchain.data.text import TaskExample
 from toolchain.evaluate.task import choose_examples
 from toolchain.hf import end_token_ids, load_tokenizer, token_ids
+
+if TYPE_CHECKING:
+    from toolchain.export.bundle import Config as BundleConfig
 
 TASK_PROMPTS = 20
 _SPARE_TOKENS = 8
@@ -52,6 +55,19 @@ class Prompt:
     messages: tuple[dict[str, str], ...] | None = None
     text: str | None = None
     reference: str | None = None
+
+
+def prompts_of_bundle(config: BundleConfig) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of `prompts.jsonl` and stop texts for a bundle of a decoder."""
+    from toolchain.data.text import task_examples
+
+    checkpoint = config.checkpoint.path
+    return prompt_rows(
+        checkpoint,
+        task_examples(checkpoint, config.task.path) if config.task else None,
+        int(config.plan["context_tokens"]),
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def task_prompts(examples: Sequence[TaskExample], count: int = TASK_PROMPTS) -> list[Prompt]:

@@ -15,7 +15,12 @@ from typing import Any
 from toolchain.artifact import Artifact
 
 _CHANGING_SUFFIXES = ("_sec", "_per_sec", "rss_bytes")
-_ENGINE_LICENSE = {"llama.cpp": "MIT", "llama-cpp-python": "MIT"}
+# Runtime → the packages that bring it.
+ENGINES = {
+    "llama.cpp": ("llama-cpp-python", "transformers"),
+    "onnxruntime": ("onnxruntime", "transformers"),
+}
+_ENGINE_LICENSE = {"llama.cpp": "MIT", "llama-cpp-python": "MIT", "onnxruntime": "MIT"}
 
 
 def reproducible(value: Any) -> Any:
@@ -60,10 +65,13 @@ def tool_versions(chain: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> d
     return versions
 
 
-def licences(model_license: str | None, license_file: Path | None) -> dict[str, Any]:
+def licences(
+    model_license: str | None, license_file: Path | None, packages: Sequence[str]
+) -> dict[str, Any]:
     """Licences of the model (unknown stays None) and of the engine that runs it."""
     file = license_file.name if license_file else None
-    return {"model": model_license, "model_file": file, "engine": dict(_ENGINE_LICENSE)}
+    engine = {name: _ENGINE_LICENSE[name] for name in packages if name in _ENGINE_LICENSE}
+    return {"model": model_license, "model_file": file, "engine": engine}
 
 
 def _is_place(value: Any) -> bool:

@@ -7,11 +7,13 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
-from toolchain.checkpoint.locate import locate
+from toolchain.checkpoint.locate import DEMO, DEMO_NAME, locate, model_name
+from toolchain.compress.base_record import noted_place
 from toolchain.model_kinds.checkpoint import open_checkpoint
 from toolchain.models import OpenModel, OpenOptions
 
 CONFIG = "adapter_config.json"
+_SAY_WHERE = "say where it lies: --base FOLDER_OR_HUB_ID"
 
 
 def matches(path: Path) -> bool:
@@ -24,28 +26,39 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
 
     Raises `UserError` when the adapter names no base, the base is missing, or they do not fit.
     """
-    config = read_json(path / CONFIG)
-    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    if options.base is not None:
-        base = str(options.base)
-    if not isinstance(base, str) or not base:
-        raise UserError(
-            f"adapter {path} does not name its base model",
-            f"set base_model_name_or_path in {CONFIG} to the base's folder or hub id",
-        )
-    folder = locate(base, trust_remote_code=options.trust_remote_code)
+    folder = base_folder(path, options)
     opened = open_checkpoint(
         folder,
         options,
         name=path.name,
         kind="adapter",
-        change=lambda network: _put_on(network, path),
+        change=lambda network: put_on(network, path),
     )
-    opened.facts = {**opened.facts, "base": base}
+    opened.facts = {**opened.facts, "base": model_name(str(folder))}
     return opened
 
 
-def _put_on(network: Any, adapter: Path) -> Any:
+def base_folder(adapter: Path, options: OpenOptions) -> Path:
+    """Where the adapter's base lies: at `options.base`, else where training noted it, else at the
+    place or under the hub id that the adapter names. Raises `UserError` when it is not there."""
+    place_given = options.base or noted_place(adapter)
+    if place_given is not None:
+        return locate(str(place_given), trust_remote_code=options.trust_remote_code)
+    config = read_json(adapter / CONFIG)
+    named = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(named, str) or not named:
+        raise UserError(f"adapter {adapter} does not name its base model", _SAY_WHERE)
+    place = DEMO if named == DEMO_NAME and not Path(named).exists() else named
+    try:
+        return locate(place, trust_remote_code=options.trust_remote_code)
+    except UserError as error:
+        raise UserError(
+            f"the base '{named}' of adapter {adapter} is not found: {error.problem}", _SAY_WHERE
+        ) from None
+
+
+def put_on(network: Any, adapter: Path) -> Any:
+    """The network with the adapter's layers inside. Raises `UserError` when they do not fit."""
     try:
         from peft import PeftModel
     except ImportError:

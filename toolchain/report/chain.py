@@ -12,8 +12,9 @@ _ANSWER_CHARACTERS = 300
 _SETTINGS = ("method", "rank", "alpha", "dora", "quantization", "learning_rate", "epochs", "seed")
 # Figures of a training, in the report's order; what a run does not have is left out.
 _FIGURES = (
-    *("trainable_parameters", "trainable_share", "train_rows", "steps", "tokens_seen"),
-    *("train_loss", "validation_loss", "best_step", "accuracy", "macro_f1"),
+    *("trainable_parameters", "trainable_share", "train_examples", "steps", "tokens_seen"),
+    *("final_train_loss", "validation_loss", "validation_accuracy", "validation_macro_f1"),
+    "kept_step",
 )
 
 

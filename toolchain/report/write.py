@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolchain.report import chain
@@ -83,6 +83,8 @@ def _gates(manifest: Mapping[str, Any], language: str) -> str:
 def _tried(manifest: Mapping[str, Any], language: str) -> str:
     if not manifest["tried"]:
         return ""
+    if "figures" in manifest["tried"][0]:
+        return _section("tried", language, _tried_with_figures(manifest["tried"], language))
     rows = [
         (
             record["quantization"],
@@ -96,6 +98,24 @@ def _tried(manifest: Mapping[str, Any], language: str) -> str:
         for record in manifest["tried"]
     ]
     return _section("tried", language, table(text("tried_columns", language), rows))
+
+
+def _tried_with_figures(tried: Sequence[Mapping[str, Any]], language: str) -> str:
+    """Candidates that were measured in more than quality: a column for each figure."""
+    names = list(dict.fromkeys(name for record in tried for name in record["figures"]))
+    first, last = (part.split("|") for part in text("tried_figures", language).split("…"))
+    columns = [*first, *(name_of(name, language) for name in names), *last]
+    rows = [
+        (
+            record["quantization"],
+            size(record["size_bytes"]),
+            *(figure(record["figures"].get(name)) for name in names),
+            text(record["verdict"], language),
+            record["reason"],
+        )
+        for record in tried
+    ]
+    return table("|".join(columns), rows)
 
 
 def _types(manifest: Mapping[str, Any], language: str) -> str:
@@ -141,6 +161,8 @@ def _planned(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _run(manifest: Mapping[str, Any], language: str) -> str:
+    if manifest.get("runtime") == "onnxruntime":
+        return _section("run", language, _run_onnx(language))
     plan, ollama = manifest["plan"], manifest["ollama"]
     model, name = manifest["model_file"]["name"], _ollama_name(manifest["model"])
     layers = manifest["target"]["gpu_layers"]
@@ -158,6 +180,17 @@ def _run(manifest: Mapping[str, Any], language: str) -> str:
     if ollama["refusal"]:
         lines += ["", text("jinja_only", language, reason=escape(ollama["refusal"]))]
     return _section("run", language, "\n".join(lines))
+
+
+def _run_onnx(language: str) -> str:
+    lines = [
+        "```sh",
+        f"pip install onnxruntime tokenizers && python3 smoke_test.py   # "
+        f"{text('run_check', language)}",
+        'edgeforge generate . "…"',
+        "```",
+    ]
+    return "\n".join(lines)
 
 
 def _provenance(manifest: Mapping[str, Any], language: str) -> str:

@@ -1,1 +1,1 @@
-"""Fine-tuning with transformers' Trainer and peft: the stage, and the process that trains."""
+"""Fine-tuning: LoRA, QLoRA and full training of language models and text classifiers."""

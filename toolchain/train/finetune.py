@@ -1,128 +1,254 @@
-"""Stage `finetune`: a checkpoint learns from prepared data: an adapter, or all its weights.
+"""Stage `finetune`: a checkpoint and prepared data become an adapter, or a trained checkpoint.
 
-    edgeforge finetune --model PATH_OR_HUB_ID --data my.jsonl
-
-hf → adapter (method lora) or hf (method full). The training runs in a process of its own, with
-transformers' Trainer and peft; its checkpoints lie beside the result until it is finished, so that
-a killed run goes on where it stopped.
+hf → adapter (LoRA) or hf (all weights). Training runs in a process of its own and leaves
+checkpoints beside the result; the same inputs go on from the newest one after a kill, and give what
+an uninterrupted run gives.
 """
 
 from __future__ import annotations
 
-import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import field_serializer
+from pydantic import model_validator
 
 from common.errors import UserError
-from common.files import write_text
+from common.files import read_json, require_free_bytes, sha256_file, sha256_json
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.checkpoint.inspect import CONFIG, inspect
+from toolchain.checkpoint.inspect import inspect
 from toolchain.checkpoint.intake import FORMAT, measurements
-from toolchain.checkpoint.weights import INDEX
-from toolchain.compress.base_record import record_base
+from toolchain.compress.base_record import note_place, record_base
+from toolchain.pipeline import STAGES_FOLDER, say_on_stderr
 from toolchain.stage import Input, StageConfig, resume_folder
-from toolchain.train.curve import CURVE, write_curve
-from toolchain.train.launch import Job, launch
-from toolchain.train.result import copy_rest, link_or_copy
-from toolchain.train.rows import read_split
-from toolchain.train.settings import MANNER, Finetune
+from toolchain.train import checkpoints, result
+from toolchain.train.job import JOB_FILE, TrainJob, read_job
+from toolchain.train.launch import run_workers
+from toolchain.train.outline import Outline, outline
+from toolchain.train.settings import Finetune
+from toolchain.train.worker import DONE
 
 NAME = "finetune"
 VERSION = 1
-TOOLS = ("accelerate", "datasets", "peft", "torch", "transformers")
+TOOLS = ("accelerate", "bitsandbytes", "peft", "torch", "transformers")
 ADAPTER_FORMAT = "adapter"
-LOG = "training_log.jsonl"
-_LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm", "eval_loss", "eval_accuracy")
-_TENSORBOARD = "tensorboard"
+BOARD_FOLDER = "tensorboard"
+_SPLITS = ("train.jsonl", "validation.jsonl", "test.jsonl", "report.json")
+_RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+_GB = 1e9
 
 
 class Config(StageConfig):
-    """`data` is a prepared folder. What only changes the manner of working (processes, Accelerate's
-    configuration) is no part of the stage's key."""
+    """`data` is a prepared folder. `accelerate` is the file that `settings.accelerate_config`
+    names, by its content: a path in `settings` becomes one when the config is made."""
 
     data: Input
     settings: Finetune = Finetune()
+    accelerate: Input | None = None
     trust_remote_code: bool = False
 
-    @field_serializer("settings")
-    def _what_counts(self, settings: Finetune) -> dict[str, Any]:
-        return settings.model_dump(mode="json", exclude=set(MANNER))
+    @model_validator(mode="before")
+    @classmethod
+    def _by_content(cls, values: Any) -> Any:
+        settings = values.get("settings") if isinstance(values, Mapping) else None
+        if not isinstance(settings, Finetune) or settings.accelerate_config is None:
+            return values
+        path = settings.accelerate_config.expanduser().absolute()
+        if not path.is_file():
+            raise UserError(f"accelerate_config {path} does not exist", "check the path")
+        settings = settings.model_copy(update={"accelerate_config": None})
+        return {**values, "settings": settings, "accelerate": Input.of_file(path)}
+
+
+def data_input(folder: Path) -> Input:
+    """A prepared folder as an input, named by the content of its splits. Raises `UserError` when it
+    is none."""
+    folder = folder.expanduser().absolute()
+    if not (folder / "train.jsonl").is_file():
+        raise UserError(
+            f"{folder} has no train.jsonl",
+            "prepare the data: edgeforge data prepare FILE --out DIR",
+        )
+    names = [name for name in _SPLITS if (folder / name).is_file()]
+    return Input(digest=sha256_json({n: sha256_file(folder / n) for n in names}), path=folder)
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
-    """Train, or go on with a training that was stopped. Raises `UserError` for data that cannot be
-    trained on, settings that do not fit the model, and a loss that is no number."""
-    if source.format != FORMAT:
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
-    info = inspect(source.path)
-    _require_kind(config.data.path, info.architecture)
-    work = resume_folder(out_dir)
-    key = work.name.removeprefix(".").removesuffix(".resume")
-    job = Job(
-        model=source.path,
-        data=config.data.path,
-        work=work,
-        result=work / "result",
-        tensorboard=out_dir.parents[1] / _TENSORBOARD / key,
-        settings=config.settings,
-        context_tokens=info.context_tokens,
-        trust_remote_code=config.trust_remote_code,
-    )
-    figures, history = launch(job)
-    _collect(source, job, out_dir)
-    _write_log(history, out_dir)
-    if config.settings.method == "lora":
-        record_base(out_dir, source, "nf4" if config.settings.quantization == "nf4" else None)
-        kind = ADAPTER_FORMAT
-    else:
-        kind, figures = FORMAT, {**measurements(inspect(out_dir)), **figures}
-    return artifacts.describe(
+    """Train. Raises `UserError`; checkpoints stay beside `out_dir` then."""
+    start = time.perf_counter()
+    job, plan = settle(source, config, out_dir)
+    accelerate = config.accelerate.path if config.accelerate else None
+    run_workers(job.folder / JOB_FILE, job, accelerate)
+    last = checkpoints.newest(job.checkpoints)
+    if last is None or not (job.folder / DONE).is_file():
+        raise UserError(f"training left no checkpoint in {job.checkpoints}", "run it again")
+    history = checkpoints.history(last)
+    best = result.best_step(history)
+    kept = checkpoints.step_of(last)
+    if best is not None and config.settings.keep == "best":
+        kept = best
+    try:
+        _write(source, config, job, job.checkpoints / f"checkpoint-{kept}", out_dir)
+        result.write_log(history, out_dir)
+        result.write_curve(history, out_dir)
+    except OSError as error:
+        raise UserError(
+            f"the result cannot be written to {out_dir}: {error.strerror or error}",
+            "free some space; the same command takes the finished training up again",
+        ) from None
+    full = config.settings.method == "full"
+    made = artifacts.describe(
         out_dir,
-        format=kind,
+        format=FORMAT if full else ADAPTER_FORMAT,
         stage=NAME,
         config=config.model_dump(mode="json"),
         parents=[source.digest, config.data.digest],
         versions={tool: version(tool) for tool in TOOLS},
-        measurements={**figures, "base_path": str(source.path)},
+        measurements={
+            **(measurements(inspect(out_dir)) if full else {}),
+            **_figures(plan, history, kept),
+            "early_stopped": read_json(job.folder / DONE)["early_stopped"],
+            "tensorboard": f"{BOARD_FOLDER}/{board_folder(out_dir).name}",
+            "wall_sec": round(time.perf_counter() - start, 3),
+            "peak_rss_bytes": _peak_rss_bytes(),
+        },
     )
+    if not full:
+        note_place(out_dir, source)
+    return made
 
 
-def _require_kind(data: Path, architecture: str | None) -> None:
-    """Labels are learned by encoders here, answers by decoders."""
-    _, row = next(read_split(data, "train"), ("", {}))
-    is_decoder = "CausalLM" in (architecture or "") or "LMHeadModel" in (architecture or "")
-    if "label" in row and is_decoder:
-        raise UserError(
-            f"the data has labels, but the model ({architecture}) is a decoder",
-            "give an encoder (BERT, RoBERTa, MiniLM, …), or data with questions and answers",
-        )
-    if row and "label" not in row and not is_decoder:
-        raise UserError(
-            f"the data has no labels, but the model ({architecture}) is no decoder",
-            "give rows of text and label, or a decoder (Llama, Qwen, …)",
-        )
+def settle(
+    source: Artifact, config: Config, out_dir: Path, say: Callable[[str], None] = say_on_stderr
+) -> tuple[TrainJob, Outline]:
+    """Check everything, say what will be trained, and leave rows and job in the resume folder.
+    What a run with other inputs left there goes."""
+    if source.format != FORMAT:
+        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    folder, settings = resume_folder(out_dir), config.settings
+    key = sha256_json(
+        {
+            "version": VERSION,
+            "source": source.digest,
+            "config": config.model_dump(mode="json"),
+            "tools": {tool: version(tool) for tool in TOOLS},
+        }
+    )
+    before = _job_of(folder)
+    if before is None or before.key != key:
+        before = None
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    trust = config.trust_remote_code
+    plan = outline(source, config.data.path, settings, folder, trust_remote_code=trust)
+    for line in plan.lines(settings):
+        say(line)
+    job = TrainJob(
+        key=key,
+        kind=plan.data.kind,
+        model=source.path.absolute(),
+        folder=folder.absolute(),
+        logs=board_folder(out_dir).absolute(),
+        settings=settings,
+        saves_per_epoch=settings.saves_per_epoch,
+        max_tokens=plan.data.max_tokens,
+        rows=plan.data.train.rows,
+        tokens=plan.data.train.tokens,
+        validation_rows=plan.data.validation.rows,
+        labels=plan.data.labels,
+        pad_token_id=plan.pad_token_id,
+        threads=before.threads if before else _threads(settings),
+        trust_remote_code=trust,
+    )
+    _require_disk(source, plan, job, folder)
+    say(f"TensorBoard: tensorboard --logdir {job.logs}")
+    job.write()
+    return job, plan
 
 
-def _collect(source: Artifact, job: Job, out_dir: Path) -> None:
-    """Bring the result into the stage's folder, with the base's other files."""
-    for path in sorted(job.result.iterdir()):
-        link_or_copy(path, out_dir / path.name)
-    weights = {path.name for path in inspect(source.path).weight_files} | {INDEX}
-    rest = [name for name in source.files if name not in weights]
-    if job.settings.method == "lora":
-        rest = [name for name in rest if name != CONFIG and "/" not in name]
-        rest = [name for name in rest if not name.startswith("generation_config")]
-    copy_rest(source.path, rest, out_dir)
+def board_folder(out_dir: Path) -> Path:
+    """Where TensorBoard's files lie: beside the finished stages, never in the result (they hold
+    times)."""
+    name = resume_folder(out_dir).name.removeprefix(".").removesuffix(".resume")
+    place = out_dir.parent
+    return (place.parent if place.name == STAGES_FOLDER else place) / BOARD_FOLDER / name
 
 
-def _write_log(history: list[dict[str, Any]], out_dir: Path) -> None:
-    """Losses by step, without times, and their curve."""
-    rows = [{name: entry[name] for name in _LOGGED if name in entry} for entry in history]
-    rows = [row for row in rows if "loss" in row or "eval_loss" in row]
-    write_text(out_dir / LOG, "".join(json.dumps(row) + "\n" for row in rows))
-    write_curve(rows, out_dir / CURVE)
+def _job_of(folder: Path) -> TrainJob | None:
+    """The run that left its files there; None where it got not as far as its job, and its rows may
+    be of other inputs."""
+    if not (folder / JOB_FILE).is_file():
+        return None
+    try:
+        return read_job(folder / JOB_FILE)
+    except UserError:
+        return None
 
+
+def _threads(settings: Finetune) -> int:
+    """Threads of one process: its share of the cores that torch would use."""
+    import torch
+
+    cores: int = torch.get_num_threads()
+    return max(1, cores // settings.processes)
+
+
+def _require_disk(source: Artifact, plan: Outline, job: TrainJob, folder: Path) -> None:
+    """Room for three checkpoints (weights and two moments of what is trained) and the result."""
+    full = job.settings.method == "full"
+    checkpoint = plan.trainable * 4 * 3
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    whole = inspect(source.path).weight_bytes if full else plan.trainable * 4
+    needed = 3 * checkpoint + whole - there
+    require_free_bytes(folder, max(0, needed), "checkpoints and result of the training")
+
+
+def _write(
+    source: Artifact, config: Config, job: TrainJob, checkpoint: Path, out_dir: Path
+) -> None:
+    settings = config.settings
+    if settings.method == "full":
+        trust = config.trust_remote_code
+        result.write_checkpoint(checkpoint, source, job.kind, out_dir, trust_remote_code=trust)
+        return
+    record = record_base(out_dir, source, "nf4" if settings.quantization == "nf4" else None)
+    result.write_adapter(checkpoint, source, record.base_name, job.labels, out_dir)
+
+
+def _figures(plan: Outline, history: result.History, kept: int) -> dict[str, Any]:
+    """What the report shows of the training."""
+    steps = [entry for entry in history if "loss" in entry]
+    at_kept = next((e for e in history if "eval_loss" in e and e["step"] == kept), {})
+    last = steps[-1]
+    return {
+        "kind": plan.data.kind,
+        "trainable_parameters": plan.trainable,
+        "total_parameters": plan.parameters,
+        "trainable_share": round(plan.share, 6),
+        "train_examples": plan.data.train.examples,
+        "validation_examples": plan.data.validation.examples,
+        "truncated_examples": plan.data.train.truncated,
+        "steps": int(last["step"]),
+        "planned_steps": plan.points.total_steps,
+        "epochs": round(last["epoch"], 4),
+        "tokens_seen": round(plan.data.train.tokens * last["epoch"]),
+        "kept_step": kept,
+        "best_step": result.best_step(history),
+        "first_train_loss": steps[0]["loss"],
+        "final_train_loss": last["loss"],
+        "validation_loss": at_kept.get("eval_loss"),
+        "validation_accuracy": at_kept.get("eval_accuracy"),
+        "validation_macro_f1": at_kept.get("eval_macro_f1"),
+        "warnings": list(plan.warnings),
+    }
+
+
+def _peak_rss_bytes() -> int:
+    """Peak memory of the largest process that trained."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _RSS_UNIT_BYTES

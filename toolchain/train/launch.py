@@ -1,101 +1,104 @@
-"""Start the process that trains, by itself or through Accelerate, and bring its faults back."""
+"""Start the process that trains, or several through Accelerate, and tell what became of them."""
 
 from __future__ import annotations
 
-import signal
+import json
+import os
 import subprocess
-from dataclasses import asdict, dataclass
+import sys
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-from common.errors import UserError
-from common.files import read_json, write_json
-from toolchain.child import environment, module_command
-from toolchain.train.settings import Finetune
+from common.errors import EXIT_BAD_INPUT, UserError
+from common.files import write_text
+from toolchain.train.job import TrainJob
+from toolchain.train.worker import ERROR_MARK, PARENT
 
-JOB, ERROR, FIGURES, HISTORY = "job.json", "error.json", "figures.json", "history.json"
-WORKER = "toolchain.train.worker"
-_STOP_SEC = 20
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training. `work` keeps checkpoints and encoded rows, `result` gets the adapter or the
-    weights, `tensorboard` the logs; `context_tokens` is the model's, if known."""
-
-    model: Path
-    data: Path
-    work: Path
-    result: Path
-    tensorboard: Path
-    settings: Finetune
-    context_tokens: int | None
-    trust_remote_code: bool
+_WORKER = "toolchain.train.worker"
+_ROOT = Path(__file__).resolve().parents[2]
+_END_SEC = 20.0
+# Settings for one machine, whatever `accelerate config` has left in the user's home.
+_ACCELERATE = """compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+mixed_precision: 'no'
+num_machines: 1
+machine_rank: 0
+num_processes: {processes}
+main_process_port: 0
+use_cpu: false
+"""
 
 
-def read_job(path: Path) -> Job:
-    """The job in a file that `launch` wrote."""
-    facts: dict[str, Any] = read_json(path)
-    for name in ("model", "data", "work", "result", "tensorboard"):
-        facts[name] = Path(facts[name])
-    facts["settings"] = Finetune.model_validate(facts["settings"])
-    return Job(**facts)
-
-
-def launch(job: Job) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Train; the figures and the log history. Raises `UserError` with the worker's own words."""
-    job.work.mkdir(parents=True, exist_ok=True)
-    facts = {**asdict(job), "settings": job.settings.model_dump(mode="json")}
-    write_json(
-        job.work / JOB, {k: str(v) if isinstance(v, Path) else v for k, v in facts.items()}
+def run_workers(job_file: Path, job: TrainJob, accelerate_config: Path | None) -> None:
+    """Run the job to its end. Raises `UserError` with the worker's own reason where it has one."""
+    processes, threads = job.settings.processes, job.threads
+    command = [sys.executable, "-m", _WORKER, str(job_file)]
+    if processes > 1 or accelerate_config is not None:
+        settings = accelerate_config or _own_settings(job_file.parent, processes)
+        launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+        command = [*launcher, "--config_file", str(settings), "-m", _WORKER, str(job_file)]
+    worker = subprocess.Popen(
+        command, env=_environment(threads), stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )
-    threads = {} if job.settings.processes == 1 else {"OMP_NUM_THREADS": "1"}
-    with (job.work / "log.txt").open("a", encoding="utf-8") as log:
-        child = subprocess.Popen(
-            _command(job),
-            stdout=log,
-            env=environment(TOKENIZERS_PARALLELISM="false", PYTHONUNBUFFERED="1", **threads),
-        )
-        try:
-            code = child.wait()
-        except BaseException:
-            _stop(child)
-            raise
-    if code == 0:
-        return read_json(job.work / FIGURES), read_json(job.work / HISTORY)
-    if (job.work / ERROR).is_file():
-        fault = read_json(job.work / ERROR)
-        raise UserError(fault["problem"], fault["mend"], details=fault["details"])
-    if code in (130, -signal.SIGINT):
-        raise KeyboardInterrupt
-    how = f"by signal {-code}" if code < 0 else f"with code {code}"
-    raise UserError(
-        f"the training ended {how}; its own words are above",
-        "checkpoints are kept: mend the cause and run the same command to go on",
-    )
-
-
-def _command(job: Job) -> list[str]:
-    settings, path = job.settings, job.work / JOB
-    if settings.accelerate_config is None and settings.processes == 1:
-        return module_command(WORKER, path)
-    options = ["--config_file", str(settings.accelerate_config)]
-    if settings.accelerate_config is None:
-        import torch
-
-        count = str(settings.processes)
-        options = ["--num_processes", count, "--num_machines", "1", "--mixed_precision", "no"]
-        options += ["--dynamo_backend", "no", "--main_process_port", "0"]
-        options += ["--multi_gpu"] if torch.cuda.device_count() >= settings.processes else ["--cpu"]
-    return module_command("accelerate.commands.launch", *options, "-m", WORKER, path)
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End the worker; it may be within a checkpoint, which it can leave half-written."""
-    child.terminate()
+    assert worker.stdout is not None
     try:
-        child.wait(_STOP_SEC)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+        fault = _read(worker.stdout)
+        code = worker.wait()
+    except BaseException:
+        _end(worker)
+        raise
+    if code == 0:
+        return
+    if fault is not None:
+        raise fault
+    raise _unexplained(code)
 
+
+def _read(stream: IO[str]) -> UserError | None:
+    """Pass on what workers print; the first fault that one of them names."""
+    fault = None
+    for line in stream:
+        if not line.startswith(ERROR_MARK):
+            sys.stderr.write(line)
+            continue
+        facts = json.loads(line.removeprefix(ERROR_MARK))
+        fault = fault or UserError(facts["problem"], facts["mend"], details=facts["details"])
+    return fault
+
+
+def _environment(threads: int) -> dict[str, str]:
+    search = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    own = {"PYTHONPATH": search, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
+    # Threads that wait sleep. Spinning ones cost a busy machine threefold and gain nothing here.
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **own}
+
+
+def _own_settings(folder: Path, processes: int) -> Path:
+    path = folder / "accelerate.yaml"
+    write_text(path, _ACCELERATE.format(processes=processes))
+    return path
+
+
+def _end(worker: subprocess.Popen[str]) -> None:
+    """Let the worker end by itself (Ctrl-C reaches it too), else make it."""
+    try:
+        worker.wait(_END_SEC)
+    except subprocess.TimeoutExpired:
+        worker.terminate()
+        worker.wait()
+
+
+def _unexplained(code: int) -> UserError:
+    if code == -9:
+        return UserError(
+            "training was killed, most likely because memory ran out",
+            "lower batch_size (and raise accumulate) or max_tokens, or close other programs; the "
+            "same command goes on from the last checkpoint",
+        )
+    if code in (130, -2):
+        raise KeyboardInterrupt
+    return UserError(
+        f"training ended with {'exit code' if code > 0 else 'signal'} {abs(code)}; the reason is "
+        "above" if code != EXIT_BAD_INPUT else "training was refused; the reason is above",
+        "the same command goes on from the last checkpoint",
+    )

@@ -1,129 +1,205 @@
-"""The network that is trained: loaded, perhaps in 4 bit, and given its adapter."""
+"""The network that is trained: loaded (in 4 bit where wanted), with an adapter or all weights free.
+
+`empty_network` has the same layers without memory for weights, to count and to check beforehand.
+"""
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from toolchain.train.rows import CLASSIFICATION, Task
-from toolchain.train.settings import Finetune
+from toolchain.train.job import Kind
+from toolchain.train.settings import ALL_LINEAR, Finetune
 
 _LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
-_SHOWN_MODULES = 20
+_CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 
 
-def load_network(model: Path, task: Task, *, bf16: bool, trust_remote_code: bool) -> Any:
-    """The whole network, ready to train. Raises `UserError` when it does not load or has no such
-    modules."""
-    settings = task.settings
-    network = _load(model, task, bf16=bf16, trust_remote_code=trust_remote_code)
-    network.config.use_cache = False
+def quiet_libraries() -> None:
+    """Keep back what the libraries say of each other, which no user can mend."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def computes_in_bf16(settings: Finetune) -> bool:
+    """Whether this machine computes in bfloat16: as set, else where a GPU is there that can."""
+    import torch
+
+    if settings.bf16 == "auto":
+        return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    return settings.bf16
+
+
+def empty_network(
+    model: Path, kind: Kind, labels: Sequence[str], settings: Finetune, *, trust_remote_code: bool
+) -> Any:
+    """The network on torch's meta device, adapter put on. Raises `UserError` when the model is of
+    the wrong kind for the data, or lacks a layer that the settings name."""
+    import torch
+
+    config = _config(model, kind, labels, trust_remote_code)
+    with torch.device("meta"):
+        try:
+            network = _auto_class(kind).from_config(config, trust_remote_code=trust_remote_code)
+        except _LOAD_FAULTS as error:
+            raise _does_not_load(model, error) from None
+        return adapt(network, kind, settings)
+
+
+def load_network(
+    model: Path, kind: Kind, labels: Sequence[str], settings: Finetune, *, trust_remote_code: bool
+) -> Any:
+    """The network ready to train. Frozen weights are held in bfloat16 where it computes in that."""
+    import torch
+
+    bf16 = computes_in_bf16(settings)
+    frozen = settings.method == "lora"
+    options: dict[str, Any] = {}
+    if settings.quantization == "nf4":
+        options = _four_bit(torch.bfloat16 if bf16 else torch.float32)
+    try:
+        network = _auto_class(kind).from_pretrained(
+            model,
+            config=_config(model, kind, labels, trust_remote_code),
+            dtype=torch.bfloat16 if bf16 and frozen else torch.float32,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            **options,
+        )
+    except _LOAD_FAULTS as error:
+        raise _does_not_load(model, error) from None
+    if settings.quantization == "nf4":
+        from peft import prepare_model_for_kbit_training
+
+        _keep_four_bit_exact(network)
+        network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=False)
+    return adapt(network, kind, settings)
+
+
+def adapt(network: Any, kind: Kind, settings: Finetune) -> Any:
+    """Put the adapter on, or free all weights."""
     if settings.method == "full":
         return network
-    from peft import get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model
 
-    if settings.quantization == "nf4":
-        network = prepare_model_for_kbit_training(
-            network, use_gradient_checkpointing=settings.gradient_checkpointing
-        )
-    elif settings.gradient_checkpointing:
-        network.enable_input_require_grads()
-    try:
-        return get_peft_model(network, lora_config(settings, task.kind))
-    except ValueError as error:
-        raise UserError(
-            f"the adapter does not fit {model.name}: {str(error).splitlines()[0][:200]}",
-            f"target_modules can be: {', '.join(linear_modules(network))}",
-        ) from None
-
-
-def lora_config(settings: Finetune, kind: str) -> Any:
-    """peft's configuration of the adapter."""
-    from peft import LoraConfig, TaskType
-
-    wanted = settings.target_modules
-    return LoraConfig(
-        task_type=TaskType.SEQ_CLS if kind == CLASSIFICATION else TaskType.CAUSAL_LM,
+    targets = settings.target_modules
+    wanted: str | list[str] = targets if isinstance(targets, str) else list(targets)
+    if wanted != ALL_LINEAR:
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        _require_modules(network, wanted, "target_modules")
+    _require_modules(network, settings.modules_to_save, "modules_to_save")
+    config = LoraConfig(
+        task_type="CAUSAL_LM" if kind == "causal" else "SEQ_CLS",
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=wanted if isinstance(wanted, str) else list(wanted),
+        target_modules=wanted,
         modules_to_save=list(settings.modules_to_save) or None,
         rank_pattern=settings.rank_pattern,
         alpha_pattern=settings.alpha_pattern,
         use_dora=settings.dora,
         use_rslora=settings.rslora,
     )
+    try:
+        return get_peft_model(network, config)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"the adapter cannot be put on: {' '.join(str(error).split())}",
+            f"its linear layers: {', '.join(_linear_names(network))}",
+        ) from None
 
 
-def linear_modules(network: Any) -> list[str]:
-    """Last names of the network's linear layers, as `target_modules` takes them."""
-    import torch
-
-    names = {
-        name.rsplit(".", 1)[-1]
-        for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
-    return sorted(names)[:_SHOWN_MODULES]
+def _require_modules(network: Any, names: Sequence[str], key: str) -> None:
+    there = [name for name, _ in network.named_modules()]
+    for name in names:
+        if not any(found == name or found.endswith(f".{name}") for found in there):
+            raise UserError(
+                f"{key} names '{name}', which the model does not have",
+                f"its linear layers: {', '.join(_linear_names(network))}",
+            )
 
 
-def computes_in_bfloat16(settings: Finetune) -> bool:
-    """Whether to: as asked, or where a GPU does it."""
-    import torch
-
-    if settings.bf16 == "auto":
-        return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
-    return settings.bf16 == "yes"
+def _linear_names(network: Any) -> list[str]:
+    """Last parts of the names of all linear layers, each once."""
+    kinds = ("Linear", "Linear4bit", "Conv1D")
+    names = (name for name, part in network.named_modules() if type(part).__name__ in kinds)
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
 
 
-def _load(model: Path, task: Task, *, bf16: bool, trust_remote_code: bool) -> Any:
-    import torch
+def _auto_class(kind: Kind) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    settings = task.settings
-    dtype = torch.bfloat16 if bf16 and settings.method == "lora" else torch.float32
-    more: dict[str, Any] = {}
-    if settings.quantization == "nf4":
-        more["quantization_config"] = _four_bit(dtype)
-    loader: Any = AutoModelForCausalLM
-    if task.kind == CLASSIFICATION:
-        loader = AutoModelForSequenceClassification
-        ids = dict(enumerate(task.labels))
-        more |= {
-            "num_labels": len(ids),
-            "id2label": ids,
-            "label2id": {label: i for i, label in ids.items()},
-            "ignore_mismatched_sizes": True,
-        }
+    return AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+
+
+def _config(model: Path, kind: Kind, labels: Sequence[str], trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
     try:
-        return loader.from_pretrained(
-            model,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-            **more,
+        config = AutoConfig.from_pretrained(
+            model, trust_remote_code=trust_remote_code, local_files_only=True
         )
     except _LOAD_FAULTS as error:
+        raise _does_not_load(model, error) from None
+    names = config.architectures or [""]
+    writes = names[0].endswith(_CAUSAL_SUFFIXES)
+    if kind == "classification" and writes:
         raise UserError(
-            f"{model.name} does not load for training: {str(error).splitlines()[0][:300]}",
-            "check that it is a model of the right kind for the data",
-        ) from None
+            f"the rows have labels, but {names[0]} writes text",
+            "give an encoder (BERT and the like), or rows with messages or text",
+        )
+    if kind == "causal" and not writes:
+        raise UserError(
+            f"the rows are conversations or texts, but {names[0] or 'this model'} does not write",
+            "give a language model (...ForCausalLM), or rows with text and label",
+        )
+    if kind == "classification":
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
+        config.problem_type = "single_label_classification"
+    return config
 
 
-def _four_bit(dtype: Any) -> Any:
-    from transformers import BitsAndBytesConfig
-
+def _four_bit(compute_dtype: Any) -> dict[str, Any]:
     try:
-        import bitsandbytes  # noqa: F401 (transformers' own message is less clear)
+        import bitsandbytes  # noqa: F401
     except ImportError:
         raise UserError(
-            "quantization nf4 needs bitsandbytes, which is not installed", "make setup"
+            "quantization nf4 needs bitsandbytes, which is not installed",
+            "make setup; where it does not exist for this machine, train without quantization",
         ) from None
-    return BitsAndBytesConfig(
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def _keep_four_bit_exact(network: Any) -> None:
+    """bitsandbytes rounds a layer's scales to bfloat16 when a CPU first evaluates it, for speed, and
+    stops at widths that are no multiple of 64. Training would go on from other weights then."""
+    for part in network.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
+
+
+def _does_not_load(model: Path, error: Exception) -> UserError:
+    return UserError(
+        f"the weights of {model} do not load in torch: {' '.join(str(error).split())[:400]}",
+        "check the checkpoint, or fetch it again",
     )

@@ -1,83 +1,131 @@
-"""Save what was trained: an adapter in peft's form, or a whole checkpoint."""
+"""What a run leaves: adapter or checkpoint, its log and its loss curve; the same bytes for the same
+run, so nothing here holds a time or a place."""
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from toolchain.train.launch import Job
-    from toolchain.train.rows import Task
+from common.files import read_json, write_json, write_text
+from toolchain.artifact import Artifact
+from toolchain.checkpoint.inspect import CONFIG, inspect
+from toolchain.checkpoint.weights import INDEX
+from toolchain.train.job import Kind
 
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+LOG, CURVE, LABELS = "training_log.jsonl", "loss_curve.svg", "labels.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_LOGGED = (
+    "step", "epoch", "loss", "learning_rate", "grad_norm",
+    "eval_loss", "eval_accuracy", "eval_macro_f1",
+)  # fmt: skip
+# What an adapter takes of its base: how texts become tokens, and the licence.
+_BESIDE_ADAPTER = (
+    "*token*.json", "tokenizer.model", "*.tiktoken", "tekken.json", "spiece.model",
+    "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "merges.txt", "chat_template.json",
+    "chat_template.jinja", "LICEN*", "COPYING*", "NOTICE*",
+)  # fmt: skip
+_TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_SHARD_SIZE = "5GB"
 
-
-def save_result(job: Job, task: Task, trainer: Any) -> None:
-    """Write the weights that are kept into `job.result`; under Accelerate all processes call it."""
-    state = trainer.accelerator.get_state_dict(trainer.model)
-    if not trainer.is_world_process_zero():
-        return
-    shutil.rmtree(job.result, ignore_errors=True)
-    job.result.mkdir(parents=True)
-    network = trainer.accelerator.unwrap_model(trainer.model)
-    if job.settings.method == "lora":
-        _save_adapter(job, network, state)
-    else:
-        _save_checkpoint(job, network, state)
-
-
-def _save_adapter(job: Job, network: Any, state: dict[str, Any]) -> None:
-    """The adapter, in float32; its config names the base by name, never by place."""
-    from toolchain.checkpoint.locate import model_name
-
-    # Neither the embeddings of a grown vocabulary nor the hub's model card are wanted.
-    network.peft_config["default"].base_model_name_or_path = model_name(str(job.model))
-    network.save_pretrained(job.result, state_dict=state, save_embedding_layers=False)
-    for path in job.result.iterdir():
-        if path.name not in _ADAPTER_FILES:
-            path.unlink()
+History = Sequence[Mapping[str, float]]
 
 
-def _save_checkpoint(job: Job, network: Any, state: dict[str, Any]) -> None:
-    """Config and weights, in the base's own type."""
-    dtype = _stored_dtype(job.model)
-    network.config.use_cache = True
-    network.config.dtype = dtype
-    network.config._name_or_path = ""
-    values = {name: value.to(dtype) for name, value in state.items() if value.is_floating_point()}
-    network.save_pretrained(job.result, state_dict={**state, **values})
+def losses_of(history: History) -> list[float]:
+    """The validation losses, in order."""
+    return [entry["eval_loss"] for entry in history if "eval_loss" in entry]
 
 
-def _stored_dtype(model: Path) -> Any:
-    """The type that most of the base's weights are stored in."""
-    from collections import Counter
+def best_step(history: History) -> int | None:
+    """The first step with the lowest validation loss; None without validation."""
+    validated = [entry for entry in history if "eval_loss" in entry]
+    best = min(validated, key=lambda entry: entry["eval_loss"], default=None)
+    return None if best is None else int(best["step"])
 
+
+def write_adapter(
+    checkpoint: Path, source: Artifact, base_name: str, labels: Sequence[str], out: Path
+) -> None:
+    """The adapter of a checkpoint, naming its base and not where that lies."""
+    settings = read_json(checkpoint / ADAPTER_CONFIG)
+    settings["base_model_name_or_path"] = base_name
+    # Sets in peft, so their order is any.
+    for key in ("target_modules", "modules_to_save"):
+        if isinstance(settings.get(key), list):
+            settings[key] = sorted(settings[key])
+    write_json(out / ADAPTER_CONFIG, settings)
+    shutil.copyfile(checkpoint / ADAPTER_WEIGHTS, out / ADAPTER_WEIGHTS)
+    if labels:
+        write_json(out / LABELS, list(labels))
+    _copy(source, (name for name in source.files if _fits(name, _BESIDE_ADAPTER)), out)
+
+
+def write_checkpoint(
+    checkpoint: Path, source: Artifact, kind: Kind, out: Path, *, trust_remote_code: bool
+) -> None:
+    """A complete checkpoint in the base's type of numbers, with all that lay beside its weights."""
     import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from toolchain.checkpoint.inspect import inspect
-
-    names = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    counts: Counter[str] = Counter()
-    for tensor in inspect(model).tensors:
-        counts[tensor.dtype] += tensor.elements
-    return names.get(counts.most_common(1)[0][0], torch.float32)
-
-
-def copy_rest(source: Path, files: list[str], result: Path) -> None:
-    """The base's other files (tokenizer, licence, companion data) beside what was saved."""
-    for name in files:
-        target = result / name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, target)
+    auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+    network = auto.from_pretrained(
+        checkpoint,
+        dtype=getattr(torch, _dtype(source)),
+        trust_remote_code=trust_remote_code,
+        local_files_only=True,
+    )
+    # Training keeps no cache and saves that with the config.
+    network.config.use_cache = inspect(source.path).config.get("use_cache", True)
+    network.save_pretrained(out, max_shard_size=_SHARD_SIZE)
+    own = {INDEX, *(() if kind == "causal" else (CONFIG,))}
+    names = (name for name in source.files if ".safetensors" not in name and name not in own)
+    _copy(source, names, out)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """A file of the result as the stage's own, without a second copy where the disk allows."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def write_log(history: History, out: Path) -> None:
+    """`training_log.jsonl`: what was logged, one step or validation a line."""
+    kept = ({key: entry[key] for key in _LOGGED if key in entry} for entry in history)
+    write_text(out / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def write_curve(history: History, out: Path) -> None:
+    """`loss_curve.svg`: loss over steps, and validation loss where there is one."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    for key, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o-")):
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1.2, markersize=4)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    # Ids from a fixed salt and no date: the same file for the same run.
+    with matplotlib.rc_context({"svg.hashsalt": "edgeforge", "svg.fonttype": "path"}):
+        figure.savefig(out / CURVE, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _dtype(source: Artifact) -> str:
+    """The type in which most of the base's weights are stored."""
+    sizes: Counter[str] = Counter()
+    for tensor in inspect(source.path).tensors:
+        sizes[tensor.dtype] += tensor.elements
+    return _TORCH_DTYPES.get(sizes.most_common(1)[0][0], "float32")
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _copy(source: Artifact, names: Iterable[str], out: Path) -> None:
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.path / name, out / name)

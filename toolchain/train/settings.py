@@ -1,6 +1,7 @@
-"""How to train: a recipe's section `finetune`, and the options of `edgeforge finetune`.
+"""How a model is fine-tuned: the recipe's section `finetune`, and the options of the verb.
 
-Defaults live here and nowhere else.
+Every default stands here and nowhere else. Nothing heavy is imported: the command line's help is
+made of these fields.
 """
 
 from __future__ import annotations
@@ -12,85 +13,122 @@ from pydantic import Field, model_validator
 
 from common.strict import Strict
 
-LEARNING_RATES = {"lora": 2e-4, "full": 2e-5}
-# What changes how the work is done and not what comes out.
-MANNER = ("processes", "accelerate_config", "dataloader_workers")
+ALL_LINEAR = "all-linear"
+# By method: what LoRA's few weights bear would tear a whole model apart.
+_LEARNING_RATES = {"lora": 2e-4, "full": 2e-5}
 
 
 class Finetune(Strict):
-    """Settings of one training. `batch_size` counts examples of one optimizer step, over all
-    processes and all of `accumulate`."""
+    """Settings of a fine-tuning run.
 
-    method: Literal["lora", "full"] = Field("lora", description="train an adapter, or all weights")
-    rank: int = Field(8, ge=1, description="rank of the adapter's matrices")
-    alpha: float = Field(16, gt=0, description="the adapter is scaled by alpha/rank")
-    dropout: float = Field(0.05, ge=0, lt=1, description="dropout in front of the adapter")
-    target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
-        "all-linear", description="modules that get an adapter: names, or all-linear"
+    A batch is `batch_size` rows of all processes together, and `accumulate` batches make a step, so
+    that a recipe means the same on one device and on many.
+    """
+
+    method: Literal["lora", "full"] = Field(
+        default="lora", description="train an adapter (lora) or all weights (full)"
+    )
+    rank: int = Field(default=8, ge=1, le=1024, description="LoRA: rank of the adapter")
+    alpha: float = Field(default=16.0, gt=0, description="LoRA: its change is scaled by alpha / rank")
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="LoRA: share of inputs left out")
+    target_modules: str | tuple[str, ...] = Field(
+        default=ALL_LINEAR,
+        description="LoRA: layers that get an adapter (q_proj,v_proj), or all-linear",
     )
     modules_to_save: tuple[str, ...] = Field(
-        (), description="further modules that are trained in full"
+        default=(), description="LoRA: layers trained whole beside it (lm_head)"
     )
     rank_pattern: dict[str, int] = Field(
-        default_factory=dict, description="module name (or regex) → its own rank"
+        default_factory=dict, description="LoRA: another rank for layers whose name matches"
     )
     alpha_pattern: dict[str, float] = Field(
-        default_factory=dict, description="module name (or regex) → its own alpha"
+        default_factory=dict, description="LoRA: another alpha for layers whose name matches"
     )
-    dora: bool = Field(False, description="DoRA: magnitude and direction apart (arXiv 2402.09353)")
-    rslora: bool = Field(False, description="scale by alpha/√rank (arXiv 2312.03732)")
+    dora: bool = Field(default=False, description="LoRA: train magnitudes apart (DoRA)")
+    rslora: bool = Field(default=False, description="LoRA: scale by alpha / sqrt(rank)")
     quantization: Literal["none", "nf4"] = Field(
-        "none", description="nf4: a 4-bit base while training (QLoRA, arXiv 2305.14314)"
+        default="none", description="LoRA: nf4 keeps the frozen base in 4 bit"
     )
     learning_rate: float | None = Field(
-        None, gt=0, description="default: 2e-4 for lora, 2e-5 for full"
+        default=None, gt=0, allow_inf_nan=False, description="peak rate (default: 2e-4, full 2e-5)"
     )
-    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
-        "cosine", description="how the learning rate falls"
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="how the rate falls after the warm-up"
     )
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of steps that warm up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    epochs: float = Field(3, gt=0, description="passes over the training rows")
-    max_steps: int | None = Field(None, ge=1, description="stop after so many steps")
-    batch_size: int = Field(16, ge=1, description="examples of one optimizer step")
-    accumulate: int = Field(1, ge=1, description="parts that a step is cut into, to save memory")
+    warmup_ratio: float = Field(
+        default=0.03, ge=0, lt=1, description="share of the steps in which the rate rises"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, lt=1, description="AdamW's weight decay")
+    max_grad_norm: float = Field(
+        default=1.0, ge=0, description="longer gradients are cut to this norm; 0: never"
+    )
+    epochs: float = Field(default=3.0, gt=0, le=10_000, description="passes over the training rows")
+    max_steps: int | None = Field(default=None, ge=1, description="end after this many steps")
+    batch_size: int = Field(
+        default=8, ge=1, description="rows at a time, of all processes together"
+    )
+    accumulate: int = Field(default=1, ge=1, description="batches that make one step")
     max_tokens: int | None = Field(
-        None, ge=8, description="longest row in tokens (default: the context, at most 2048)"
+        default=None,
+        ge=8,
+        description="longer rows are cut (default: the model's context, at most 2048)",
     )
-    packing: bool = Field(False, description="several short examples in one row, kept apart")
-    loss_on: Literal["answers", "all"] = Field("answers", description="which tokens have a loss")
-    bf16: Literal["auto", "yes", "no"] = Field(
-        "auto", description="compute in bfloat16; auto: where a GPU does it"
+    packing: bool = Field(
+        default=False, description="fill rows with several examples, which do not see each other"
     )
-    gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
-    evaluation_steps: int | None = Field(
-        None, ge=1, description="steps between evaluations and checkpoints (default: an epoch)"
+    loss_on: Literal["answers", "all"] = Field(
+        default="answers", description="conversations: tokens that are learned"
+    )
+    bf16: bool | Literal["auto"] = Field(
+        default="auto", description="compute in bfloat16 (auto: on a GPU that can)"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute activations twice to save memory"
     )
     early_stopping_patience: int | None = Field(
-        None, ge=1, description="stop after so many evaluations without a better validation loss"
+        default=None, ge=1, description="end after N evaluations without a lower validation loss"
     )
-    seed: int = Field(0, ge=0, description="of adapter, order and dropout")
-    processes: int = Field(1, ge=1, description="processes on this machine, by Accelerate")
+    keep: Literal["best", "last"] = Field(
+        default="best", description="result: the lowest validation loss (best), or the end (last)"
+    )
+    evals_per_epoch: int = Field(
+        default=1, ge=1, le=1000, description="validations in an epoch, each with a checkpoint"
+    )
+    # Not in a stage's key: how often a run is saved does not change what it gives.
+    saves_per_epoch: int = Field(
+        default=2, ge=1, le=1000, exclude=True, description="checkpoints in an epoch"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="order of rows, start of new weights")
+    processes: int = Field(
+        default=1, ge=1, le=4096, description="processes (one per GPU) on this machine"
+    )
     accelerate_config: Path | None = Field(
-        None, description="a file of `accelerate config`: several machines, FSDP"
+        default=None, description="settings file of `accelerate config` (FSDP, several machines)"
     )
-    dataloader_workers: int = Field(0, ge=0, description="processes that load rows")
 
     @property
     def rate(self) -> float:
-        """The learning rate."""
-        return self.learning_rate or LEARNING_RATES[self.method]
+        """The peak learning rate."""
+        return self.learning_rate or _LEARNING_RATES[self.method]
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of all processes that one step of the optimizer learns from."""
+        return self.batch_size * self.accumulate
 
     @model_validator(mode="after")
     def _fits_together(self) -> Finetune:
         faults = []
-        if self.quantization != "none" and self.method != "lora":
-            faults.append("quantization nf4 trains an adapter: set method lora")
-        parts = self.accumulate * (1 if self.accelerate_config else self.processes)
-        if self.batch_size % parts:
+        if self.method == "full":
+            if self.quantization != "none":
+                faults.append("quantization nf4 freezes the base: it needs method lora")
+            if self.modules_to_save:
+                faults.append("modules_to_save belongs to method lora; full trains every layer")
+            if self.dora or self.rslora:
+                faults.append("dora and rslora belong to method lora")
+        if self.batch_size % self.processes:
             faults.append(
-                f"batch_size {self.batch_size} is no multiple of accumulate × processes ({parts})"
+                f"batch_size {self.batch_size} cannot be shared by {self.processes} processes"
             )
         if faults:
             raise ValueError("; ".join(faults))

@@ -83,7 +83,7 @@ def test_every_kind_of_file_gives_the_same_texts_to_the_letter(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
-@pytest.mark.parametrize("form", ["alpaca", "qa", "chat", "text"])
+@pytest.mark.parametrize("form", ["alpaca", "qa", "chat", "text", "classification"])
 def test_what_sample_writes_prepare_reads(tmp_path: Path, form: str, suffix: str) -> None:
     path = tmp_path / f"data{suffix}"
     rows = sample(form, 30, path)
@@ -91,7 +91,7 @@ def test_what_sample_writes_prepare_reads(tmp_path: Path, form: str, suffix: str
     assert report["inputs"][0]["format"] == form
     assert report["rows_kept"] == 30
     found = {json.dumps(row, sort_keys=True) for row in all_rows(tmp_path / "out")}
-    if form in ("chat", "text"):
+    if form in ("chat", "text", "classification"):
         assert found == {json.dumps(row, sort_keys=True) for row in rows}
     elif form == "qa":
         assert found == {

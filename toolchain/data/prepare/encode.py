@@ -89,9 +89,10 @@ def encode_chat(
     )
 
 
-def encode_text(tokenizer: Any, text: str, max_tokens: int) -> Encoded:
-    """Plain text with the tokenizer's own special tokens; loss on every token."""
-    ids = token_ids(tokenizer, text, add_special=True)
+def encode_text(tokenizer: Any, text: str, max_tokens: int, pair: str | None = None) -> Encoded:
+    """Plain text, or a pair of texts, with the tokenizer's own special tokens; loss on every
+    token."""
+    ids = token_ids(tokenizer, text, add_special=True, pair=pair)
     return Encoded(ids[:max_tokens], ids[:max_tokens], truncated=len(ids) > max_tokens)
 
 

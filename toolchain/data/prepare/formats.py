@@ -1,4 +1,5 @@
-"""The four forms of training data, and how a row of each becomes a conversation or a text."""
+"""The forms of training data, and how a row of each becomes a conversation, a text, or a text with
+its label."""
 
 from __future__ import annotations
 
@@ -8,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError, near_names
+from toolchain.data.prepare.labels import label_text
 
 Message = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Form:
-    """Columns of a format; `build` makes a conversation or a text of a row's values."""
+    """Columns of a format; `build` makes an example of a row's values."""
 
     name: str
     required: tuple[str, ...]
@@ -24,21 +26,26 @@ class Form:
 
 @dataclass(frozen=True)
 class Example:
-    """One row as it is written: a conversation or a text, never both."""
+    """One row as it is written: a conversation, or a text, which may have a second one beside it
+    and a label."""
 
     messages: tuple[Message, ...] | None = None
     text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
 
     def record(self) -> dict[str, Any]:
         """The row of the output file."""
         if self.messages is not None:
             return {"messages": list(self.messages)}
-        return {"text": self.text}
+        optional = {"text_pair": self.text_pair, "label": self.label}
+        given = {name: value for name, value in optional.items() if value is not None}
+        return {"text": self.text, **given}
 
     def parts(self) -> list[str]:
-        """All that makes it this example and no other."""
+        """All that makes it this example and no other; a label is what is said of it."""
         if self.messages is None:
-            return [self.text or ""]
+            return [part for part in (self.text, self.text_pair) if part is not None]
         return [part for m in self.messages for part in (m["role"], m["content"])]
 
     def prompt(self) -> str:
@@ -76,6 +83,12 @@ def choose_form(name: str | None, found: Sequence[str], mapping: Mapping[str, st
         form
         for form in FORMS.values()
         if all(mapping.get(column, column) in found for column in form.required)
+    ]
+    # text and label are columns enough for plain text too: what takes more of them is meant
+    fitting = [
+        form
+        for form in fitting
+        if not any(set(form.required) < set(other.required) for other in fitting)
     ]
     if len(fitting) == 1:
         return fitting[0]
@@ -136,6 +149,18 @@ def _qa(row: Mapping[str, Any]) -> Example | None:
 def _plain(row: Mapping[str, Any]) -> Example | None:
     text = _text(row, "text")
     return Example(text=text) if text.strip() else None
+
+
+def _classification(row: Mapping[str, Any]) -> Example | None:
+    try:
+        label = label_text(row["label"])
+    except ValueError as error:
+        raise RowFault(f"'label': {error}") from None
+    text, pair = _text(row, "text"), _text(row, "text_pair")
+    if label is None or not text.strip():
+        return None
+    pair_or_none = pair if pair.strip() else None
+    return Example(text=text, text_pair=pair_or_none, label=_encodable("label", label))
 
 
 def _chat(row: Mapping[str, Any]) -> Example | None:
@@ -209,7 +234,10 @@ FORMS = {
         Form("alpaca", ("instruction", "output"), ("input",), _alpaca),
         Form("qa", ("question", "answer"), (), _qa),
         Form("chat", ("messages",), (), _chat),
+        Form("classification", ("text", "label"), ("text_pair",), _classification),
         Form("text", ("text",), (), _plain),
     )
 }
-COLUMNS = tuple(column for form in FORMS.values() for column in (*form.required, *form.optional))
+COLUMNS = tuple(
+    dict.fromkeys(c for form in FORMS.values() for c in (*form.required, *form.optional))
+)

@@ -33,7 +33,8 @@ class Measure:
     def encode(self, example: Example) -> tuple[bool, str, Length | None]:
         """(too long to train on, what is wrong, length)."""
         if example.messages is None:
-            count = len(encode_text(self.tokenizer, example.text or "", _NO_LIMIT).input_ids)
+            text, pair = example.text or "", example.text_pair
+            count = len(encode_text(self.tokenizer, text, _NO_LIMIT, pair).input_ids)
             return False, "", Length(count, count > self.max_tokens)
         try:
             whole = encode_chat(self.tokenizer, example.messages, _NO_LIMIT)

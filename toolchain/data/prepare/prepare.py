@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -28,8 +27,10 @@ from common.files import (
 )
 from common.progress import progress_bar
 from toolchain.data.prepare.formats import Example, Form, RowFault, choose_form, values
+from toolchain.data.prepare.labels import require_every_split, require_labels, spread
 from toolchain.data.prepare.measure import Measure, load_measure
 from toolchain.data.prepare.readers import read_rows, require_readable
+from toolchain.data.prepare.seen import first_seen
 from toolchain.data.prepare.split import SPLITS, Assigner, fill_empty
 from toolchain.data.prepare.tally import Tally, markdown
 from toolchain.data.prepare.text_identity import digest, language
@@ -83,7 +84,8 @@ def prepare(settings: Settings, *, dry_run: bool = False) -> dict[str, Any]:
 
 
 def _all_splits(settings: Settings, measure: Measure | None, folder: Path | None) -> Tally:
-    """One pass; a second one where a wanted split of a small file came out empty."""
+    """One pass; further ones where a wanted split of a small file came out empty, or train without
+    a label."""
     assigner = Assigner(settings.ratios, settings.seed)
     tally = _Pass(settings, assigner, measure, folder).run()
     if not tally.kept:
@@ -92,10 +94,35 @@ def _all_splits(settings: Settings, measure: Measure | None, folder: Path | None
             f"{tally.dropped_long} too long",
             "give rows with a prompt and an answer, or with text",
         )
+    if labels := tally.labels(settings.ratios):
+        require_labels(labels, tally.kept)
+        return _with_every_label(settings, measure, folder, assigner, tally)
     prompts = {name: split.prompts for name, split in tally.splits.items()}
     counts = {name: split.rows for name, split in tally.splits.items()}
     filled = fill_empty(assigner, prompts, counts)
     return _Pass(settings, filled, measure, folder).run() if filled else tally
+
+
+def _with_every_label(
+    settings: Settings,
+    measure: Measure | None,
+    folder: Path | None,
+    assigner: Assigner,
+    tally: Tally,
+) -> Tally:
+    """Passes until train has every label."""
+    while moved := spread(
+        assigner,
+        {
+            label: {name: s.label_prompts.get(label, []) for name, s in tally.splits.items()}
+            for label in tally.labels(settings.ratios)
+        },
+    ):
+        assigner = moved
+        tally = _Pass(settings, assigner, measure, folder).run()
+    wanted = zip(SPLITS, settings.ratios, strict=True)
+    require_every_split({name: tally.splits[name].rows for name, share in wanted if share > 0})
+    return tally
 
 
 class _Pass:
@@ -115,13 +142,14 @@ class _Pass:
         """Count, and write where there is a folder. Raises `UserError` naming the faulty rows."""
         with contextlib.ExitStack() as stack:
             outputs = {name: stack.enter_context(f) for name, f in self._outputs()}
-            self.is_new = stack.enter_context(_first_seen())
+            self.seen = stack.enter_context(first_seen())
             bar = stack.enter_context(progress_bar("data", unit="row"))
             for path in self.settings.inputs:
                 for where, example in self._examples(path):
                     bar.update(1)
                     self._place(where, example, outputs)
         self._raise_faults()
+        self._require_one_task()
         return self.tally
 
     def _outputs(self) -> Iterator[tuple[str, IO[str]]]:
@@ -159,13 +187,12 @@ class _Pass:
             form = choose_form(self.settings.form, list(row), self.settings.mapping)
         except UserError as error:
             raise UserError(f"{path}: {error.problem}", error.mend) from None
-        if self.measure and form.name != "text":
+        if self.measure and form.name not in ("text", "classification"):
             self.measure.require_chat_template()
         return form
 
     def _place(self, where: str, example: Example, outputs: Mapping[str, IO[str]]) -> None:
-        if not self.is_new(digest(example.parts())):
-            self.tally.duplicates += 1
+        if self._was_seen(where, example):
             return
         encoded = None
         if self.measure:
@@ -179,12 +206,35 @@ class _Pass:
         prompt = digest([example.prompt()])
         name = self.assigner.split_of(prompt)
         split = self.tally.splits[name]
-        split.add(prompt, language(example.prompt()))
+        split.add(prompt, language(example.prompt()), example.label)
         if encoded:
             split.tokens[encoded.tokens] += 1
             split.truncated += encoded.truncated
         if outputs:
             outputs[name].write(json.dumps(example.record(), ensure_ascii=False) + "\n")
+
+    def _was_seen(self, where: str, example: Example) -> bool:
+        """Whether the example was there before; counts it as duplicate, or as conflicting when it
+        had another label then."""
+        label = example.label or ""
+        first = self.seen(digest(example.parts()), label)
+        if first is None:
+            return False
+        if first == label:
+            self.tally.duplicates += 1
+            return True
+        self.tally.conflicting += 1
+        if len(self.tally.conflicts) < _MOST_FAULTS:
+            self.tally.conflicts.append(f"{Path(where).name}: '{label}' here, '{first}' before")
+        return True
+
+    def _require_one_task(self) -> None:
+        forms = dict.fromkeys(entry["format"] for entry in self.tally.files)
+        if len(forms) > 1 and "classification" in forms:
+            raise UserError(
+                f"the files are of different tasks: {', '.join(forms)}",
+                "prepare labels and texts to go on with apart, each with its own --out",
+            )
 
     def _note(self, fault: str) -> None:
         self.faults.append(fault)
@@ -201,21 +251,6 @@ class _Pass:
             mend += "; too long ones can also be left out: --drop-long"
         more = ", and there may be more" if count >= _MOST_FAULTS else ""
         raise UserError(several + more, mend, details=self.faults)
-
-
-@contextlib.contextmanager
-def _first_seen() -> Iterator[Callable[[bytes], bool]]:
-    """A function that is true for a digest when it comes for the first time."""
-    # The empty name is a temporary database: on disk once it outgrows its cache, gone at the end.
-    with contextlib.closing(sqlite3.connect("", isolation_level=None)) as database:
-        database.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
-        database.execute("BEGIN")
-
-        def is_new(key: bytes) -> bool:
-            done = database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,))
-            return done.rowcount == 1
-
-        yield is_new
 
 
 def _report(settings: Settings, tally: Tally, measure: Measure | None) -> dict[str, Any]:

@@ -61,12 +61,20 @@ def _row(form: str, number: int, example: Example) -> dict[str, Any]:
         return {"instruction": instruction, "input": request, "output": example.answer}
     if form == "qa":
         return {"question": request, "answer": example.answer}
+    if form == "classification":
+        return {"text": request, "label": _device(example.answer)}
     if form == "text":
         return {"text": f"{request}\n{example.answer}"}
     turns = [*example.messages, {"role": "assistant", "content": example.answer}]
     if number % 2:
         turns.insert(0, {"role": "system", "content": _SYSTEM[example.language]})
     return {"messages": turns}
+
+
+def _device(answer: str) -> str:
+    """Which kind of device a request is about."""
+    devices = {call["device"] for call in json.loads(answer)["calls"]}
+    return devices.pop() if len(devices) == 1 else "several" if devices else "none"
 
 
 def _write(rows: Sequence[dict[str, Any]], out: Path) -> None:

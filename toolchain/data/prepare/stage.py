@@ -26,11 +26,21 @@ from toolchain.data.prepare.split import SPLITS
 from toolchain.stage import Input, StageConfig
 
 NAME = "prepare"
-VERSION = 1
+VERSION = 2
 TOOLS = ("datasets", "transformers")
 FORMAT = "data"
 CALIBRATION, EVALUATION, TASK = "calibration.jsonl", "evaluation.jsonl", "task.jsonl"
 _MOST_ROWS = 2000
+_MEASURED = (
+    "rows_read",
+    "rows_kept",
+    "rows_empty",
+    "rows_duplicate",
+    "rows_conflicting",
+    "rows_dropped_long",
+    "labels",
+    "splits",
+)
 
 
 class Config(StageConfig):
@@ -73,7 +83,6 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         prepare(_settings(source, config, out_dir))
     _write_texts(out_dir)
     report = read_json(out_dir / REPORT)
-    kept = ("rows_read", "rows_kept", "rows_empty", "rows_duplicate", "rows_dropped_long", "splits")
     return artifacts.describe(
         out_dir,
         format=FORMAT,
@@ -81,7 +90,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         config=config.model_dump(mode="json"),
         parents=[item.digest for item in config.files],
         versions={tool: version(tool) for tool in TOOLS},
-        measurements={name: report[name] for name in kept},
+        measurements={name: report[name] for name in _MEASURED if name in report},
     )
 
 

@@ -11,34 +11,46 @@ from toolchain.data.prepare.split import SPLITS
 from toolchain.report.markdown import figure, size, table
 
 _SAMPLED_PROMPTS = 1000
+_SAMPLED_OF_LABEL = 4
 
 
 @dataclass
 class SplitTally:
-    """One split. `tokens`: length in tokens → rows; `prompts`: the first few, as digests."""
+    """One split. `tokens`: length in tokens → rows; `prompts`: the first few, as digests; `labels`:
+    label → rows, `label_prompts`: the first few prompts of each."""
 
     rows: int = 0
     truncated: int = 0
     languages: Counter[str] = field(default_factory=Counter)
     tokens: Counter[int] = field(default_factory=Counter)
     prompts: list[bytes] = field(default_factory=list)
+    labels: Counter[str] = field(default_factory=Counter)
+    label_prompts: dict[str, list[bytes]] = field(default_factory=dict)
 
-    def add(self, prompt: bytes, language: str) -> None:
+    def add(self, prompt: bytes, language: str, label: str | None = None) -> None:
         """Count one row."""
         self.rows += 1
         self.languages[language] += 1
         if len(self.prompts) < _SAMPLED_PROMPTS:
             self.prompts.append(prompt)
+        if label is not None:
+            self.labels[label] += 1
+            kept = self.label_prompts.setdefault(label, [])
+            if len(kept) < _SAMPLED_OF_LABEL and prompt not in kept:
+                kept.append(prompt)
 
 
 @dataclass
 class Tally:
-    """One pass over all files. `files`: name, format and rows of each."""
+    """One pass over all files. `files`: name, format and rows of each; `conflicts`: the first few
+    rows whose text came before with another label."""
 
     files: list[dict[str, Any]] = field(default_factory=list)
     rows: int = 0
     empty: int = 0
     duplicates: int = 0
+    conflicting: int = 0
+    conflicts: list[str] = field(default_factory=list)
     dropped_long: int = 0
     splits: dict[str, SplitTally] = field(
         default_factory=lambda: {name: SplitTally() for name in SPLITS}
@@ -49,6 +61,12 @@ class Tally:
         """Rows of all splits."""
         return sum(split.rows for split in self.splits.values())
 
+    def labels(self, ratios: Sequence[float]) -> dict[str, dict[str, int]]:
+        """Label → wanted split → rows; empty where rows have no labels."""
+        wanted = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0]
+        names = sorted({label for split in self.splits.values() for label in split.labels})
+        return {label: {s: self.splits[s].labels[label] for s in wanted} for label in names}
+
     def report(self, ratios: Sequence[float]) -> dict[str, Any]:
         """The counts as JSON values; splits without a share are left out."""
         wanted = zip(SPLITS, ratios, strict=True)
@@ -58,7 +76,10 @@ class Tally:
             "rows_kept": self.kept,
             "rows_empty": self.empty,
             "rows_duplicate": self.duplicates,
+            "rows_conflicting": self.conflicting,
             "rows_dropped_long": self.dropped_long,
+            "conflicts": self.conflicts,
+            "labels": self.labels(ratios) or None,
             "splits": {
                 name: _split_report(self.splits[name], ratio, self.kept)
                 for name, ratio in wanted
@@ -99,6 +120,15 @@ def markdown(report: Mapping[str, Any]) -> str:
             "split | rows | share | wanted | en | zh | other", map(_row, report["splits"].items())
         ),
     ]
+    if report["labels"]:
+        rows = [
+            (_cell(label), *(counts[name] for name in report["splits"]))
+            for label, counts in report["labels"].items()
+        ]
+        parts += ["## Labels", table(" | ".join(["label", *report["splits"]]), rows)]
+    if report["conflicts"]:
+        listed = "\n".join(f"- {conflict}" for conflict in report["conflicts"])
+        parts += ["## Rows whose text came before with another label (left out)", listed]
     if report["tokens"]:
         model, context = report["tokens"]["model"], report["tokens"]["max_tokens"]
         parts += [
@@ -112,7 +142,14 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_COUNTS = ("rows_read", "rows_kept", "rows_empty", "rows_duplicate", "rows_dropped_long")
+_COUNTS = (
+    "rows_read",
+    "rows_kept",
+    "rows_empty",
+    "rows_duplicate",
+    "rows_conflicting",
+    "rows_dropped_long",
+)
 
 
 def _split_report(split: SplitTally, ratio: float, kept: int) -> dict[str, Any]:
@@ -135,6 +172,11 @@ def _row(item: tuple[str, Mapping[str, Any]]) -> tuple[object, ...]:
 def _lengths(name: str, split: Mapping[str, Any]) -> tuple[object, ...]:
     tokens = split["tokens"] or dict.fromkeys(("min", "median", "p95", "max", "total"))
     return name, *(figure(value) for value in tokens.values()), split["truncated"]
+
+
+def _cell(text: str) -> str:
+    """A text inside a table."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _rank(lengths: Mapping[int, int], rank: int) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from runtimes.ort_encoder import TAG, EncoderFacts, Text
+from runtimes.ort_encoder import TAG, EncoderFacts
+from runtimes.protocol import Text
 
 _TEXT, _PAIR, _WORDS, _LABEL, _LABELS = "text", "text_pair", "tokens", "label", "labels"
 _LABEL_NAME = "label_name"

@@ -30,7 +30,7 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
     """Write model.onnx, tokenizer.json and encoder.json; nodes, exporter and gates."""
     import torch
 
-    from toolchain.export.onnx.encoder_facts import checkpoint_facts
+    from toolchain.export.onnx.encoder_facts import AUTO, checkpoint_facts
     from toolchain.export.onnx.encoder_graph import save, tidy, weight_matmuls
     from toolchain.export.onnx.encoder_network import exported_network, input_names, load_network
     from toolchain.export.onnx.encoder_parity import parity_gates
@@ -40,7 +40,7 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
     source, out_dir = Path(request["source"]), Path(request["out_dir"])
     trust = bool(request["trust_remote_code"])
     facts = dataclasses.replace(
-        checkpoint_facts(source, task=request["task"], pooling=request["pooling"] or "mean"),
+        checkpoint_facts(source, task=request["task"], pooling=request["pooling"] or AUTO),
         normalize=request["normalize"],
         max_tokens=request["max_tokens"],
     )
@@ -53,7 +53,7 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
     with torch.no_grad():
         model, exporter = _graph(network, facts)
     model = tidy(model)
-    save(model, out_dir / MODEL)
+    save(model, out_dir)
     nodes = weight_matmuls(model)
     del model
     facts = dataclasses.replace(facts, width=_width(network, facts))

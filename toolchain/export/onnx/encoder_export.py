@@ -23,6 +23,7 @@ from common.errors import UserError
 from common.files import require_free_bytes
 from runtimes.ort import model_bytes
 from runtimes.ort_encoder import MODEL
+from runtimes.pooling import PoolingMode
 from toolchain import artifact as artifacts
 from toolchain import child
 from toolchain.artifact import Artifact
@@ -30,7 +31,7 @@ from toolchain.checkpoint.intake import FORMAT as SOURCE_FORMAT
 from toolchain.checkpoint.weights import find_weights
 from toolchain.evaluate.gate import Gate, require
 from toolchain.export.onnx.encoder_driver import ANSWER
-from toolchain.export.onnx.encoder_facts import Pooling, Task, checkpoint_facts
+from toolchain.export.onnx.encoder_facts import Task, checkpoint_facts
 from toolchain.stage import StageConfig
 
 NAME = "onnx-encoder-export"
@@ -48,7 +49,7 @@ class Config(StageConfig):
     checkpoint: sentence-transformers' files lie beside what a checkpoint's digest covers."""
 
     task: Task
-    pooling: Pooling | None = None
+    pooling: PoolingMode | None = None
     normalize: bool = False
     max_tokens: int
     trust_remote_code: bool = False
@@ -58,7 +59,7 @@ def config_for(
     checkpoint: Path,
     *,
     task: Task | Literal["auto"] = "auto",
-    pooling: Pooling | Literal["auto"] = "auto",
+    pooling: PoolingMode | Literal["auto"] = "auto",
     trust_remote_code: bool = False,
 ) -> Config:
     """The stage's config for a checkpoint. Raises `UserError` when it lacks the task's head."""

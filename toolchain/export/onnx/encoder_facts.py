@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from common.errors import UserError, near_names
 from runtimes.ort_encoder import CLASSIFY, EMBED, TAG, TASKS, EncoderFacts
+from runtimes.pooling import Pooling, PoolingMode
 from toolchain.checkpoint import config_facts
 from toolchain.checkpoint.documents import read_object
+from toolchain.encoder_kinds.pooling import LIMITS, MODULES, pooling_of
 
 Task = Literal["sequence-classification", "token-classification", "embedding"]
-Pooling = Literal["mean", "cls"]
 AUTO = "auto"
 FP32 = "fp32"
 _HEADS = {"ForSequenceClassification": CLASSIFY, "ForTokenClassification": TAG}
-_SENTENCE_MODULES = "modules.json"
-_SENTENCE_LENGTH = "sentence_bert_config.json"
 # Their positions begin behind the padding token's id (`create_position_ids_from_input_ids`).
 _POSITIONS_AFTER_PADDING = frozenset(
     ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text",
@@ -38,7 +37,7 @@ def task_of(folder: Path, config: Mapping[str, Any], task: str) -> str:
     names = [name for name in config.get("architectures") or [] if isinstance(name, str)]
     own = next((_HEADS[end] for name in names for end in _HEADS if name.endswith(end)), None)
     if task == AUTO:
-        plain = not names or names[0].endswith("Model") or (folder / _SENTENCE_MODULES).is_file()
+        plain = not names or names[0].endswith("Model") or (folder / MODULES).is_file()
         if own is None and not plain:
             raise UserError(
                 f"{folder.name} is a {names[0]}: neither a classifier nor an embedding model",
@@ -56,39 +55,6 @@ def task_of(folder: Path, config: Mapping[str, Any], task: str) -> str:
     return task
 
 
-def pooling_of(folder: Path, pooling: str) -> tuple[str, bool]:
-    """How token vectors become one, and whether it is brought to length 1.
-
-    `auto` is as sentence-transformers' modules say, else mean and length 1. Raises `UserError`
-    for a way that this export does not know.
-    """
-    if not (folder / _SENTENCE_MODULES).is_file():
-        return ("mean" if pooling == AUTO else pooling), True
-    import json
-
-    modules = json.loads((folder / _SENTENCE_MODULES).read_text("utf-8"))
-    kinds = {str(module["type"]).rpartition(".")[2]: module["path"] for module in modules}
-    normalize = "Normalize" in kinds
-    unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
-    if unknown:
-        raise UserError(
-            f"{folder.name} has modules after its pooling that this export does not know: "
-            f"{', '.join(sorted(unknown))}",
-            "export an embedding model of Transformer, Pooling and Normalize",
-        )
-    if pooling != AUTO or "Pooling" not in kinds:
-        return ("mean" if pooling == AUTO else pooling), normalize
-    said = read_object(folder / kinds["Pooling"] / "config.json")
-    modes = [name for name, on in said.items() if name.startswith("pooling_mode_") and on is True]
-    known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-    if len(modes) != 1 or modes[0] not in known:
-        raise UserError(
-            f"{folder.name} pools by {', '.join(modes) or 'nothing'}, which this export lacks",
-            "say pooling: mean or pooling: cls if that is meant",
-        )
-    return known[modes[0]], normalize
-
-
 def max_tokens_of(folder: Path, config: Mapping[str, Any], task: str) -> int:
     """The longest text in tokens: what positions, tokenizer and an embedding model's own limit
     allow."""
@@ -97,7 +63,7 @@ def max_tokens_of(folder: Path, config: Mapping[str, Any], task: str) -> int:
         limits[0] -= int(config.get("pad_token_id") or 0) + 1
     for name, key in (
         ("tokenizer_config.json", "model_max_length"),
-        *(((_SENTENCE_LENGTH, "max_seq_length"),) if task == EMBED else ()),
+        *(((LIMITS, "max_seq_length"),) if task == EMBED else ()),
     ):
         said = read_object(folder / name) if (folder / name).is_file() else {}
         if isinstance(said.get(key), int | float) and said[key] >= 1:
@@ -116,13 +82,16 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def checkpoint_facts(folder: Path, *, task: str = AUTO, pooling: str = AUTO) -> EncoderFacts:
-    """The checkpoint's facts; `inputs` and `width` are known once it is exported.
+    """The checkpoint's facts; `inputs` and `width` are known once it is exported. `pooling` auto
+    is as sentence-transformers' modules say; another one comes without bringing to length 1.
 
     Raises `UserError` when the checkpoint has no head for the task.
     """
     config = read_object(folder / "config.json")
     chosen = task_of(folder, config, task)
-    way, normalize = pooling_of(folder, pooling) if chosen == EMBED else (None, False)
+    said = pooling_of(folder) if chosen == EMBED and pooling == AUTO else None
+    if chosen == EMBED and said is None:
+        said = Pooling(cast(PoolingMode, pooling))
     labels = () if chosen == EMBED else labels_of(config)
     problem = config.get("problem_type") if chosen == CLASSIFY else None
     if chosen == CLASSIFY and len(labels) == 1:
@@ -131,8 +100,8 @@ def checkpoint_facts(folder: Path, *, task: str = AUTO, pooling: str = AUTO) -> 
         task=chosen,
         labels=labels,
         width=len(labels) or int(config_facts.hidden_size(config) or 0),
-        pooling=way,
-        normalize=normalize,
+        pooling=said.mode if said else None,
+        normalize=said.normalize if said else False,
         max_tokens=max_tokens_of(folder, config, chosen),
         inputs=(),
         pad_token_id=int(config.get("pad_token_id") or 0),

@@ -10,50 +10,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-EXTERNAL_DATA_FROM_BYTES = 1_500_000_000
-EXTERNAL_SUFFIX = ".data"
+from toolchain.export.onnx.graph_file import EXTERNAL_LIMIT_BYTES, save_graph
 
 
 def tidy(model: Any) -> Any:
-    """The model with every Gemm as MatMul and Add, and without documentation, inner shapes and
-    metadata; changed in place."""
+    """The model with every Gemm as MatMul and Add; changed in place."""
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     wrapped = ONNXModel(model)
     wrapped.replace_gemm_with_matmul()
     wrapped.remove_unused_constant()
-    strip(wrapped.model)
     return wrapped.model
 
 
-def strip(model: Any) -> None:
-    """Take out what says nothing of the computation: inner shapes, documentation, metadata."""
-    del model.graph.value_info[:]
+def save(model: Any, folder: Path) -> Path:
+    """Write `model.onnx` without inner shapes, documentation and metadata; past 1.5 GB its weights
+    go to one file beside it (protobuf ends at 2)."""
     del model.metadata_props[:]
-    model.doc_string = model.graph.doc_string = ""
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for tensor in model.graph.initializer:
-        tensor.doc_string = ""
-
-
-def save(model: Any, file: Path) -> None:
-    """Write the model; past 1.5 GB its weights go to one file beside it (protobuf ends at 2)."""
-    import onnx
-
-    strip(model)
-    large = model.ByteSize() > EXTERNAL_DATA_FROM_BYTES
-    if large:
-        onnx.save_model(
-            model,
-            str(file),
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location=file.name + EXTERNAL_SUFFIX,
-        )
-    else:
-        onnx.save_model(model, str(file))
+    return save_graph(model, folder, EXTERNAL_LIMIT_BYTES)
 
 
 def weight_matmuls(model: Any) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def exported_network(network: Any, facts: EncoderFacts) -> Any:
     [texts, labels] or [texts, tokens, labels], or embeddings [texts, width]."""
     import torch
 
-    class Exported(torch.nn.Module):
+    class Exported(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.model = network
@@ -66,15 +66,26 @@ def exported_network(network: Any, facts: EncoderFacts) -> Any:
             if facts.task != EMBED:
                 return outputs.logits
             hidden = outputs.last_hidden_state
-            if facts.pooling == "cls":
-                pooled = hidden[:, 0]
-            else:
-                kept = named["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-                pooled = (hidden * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
+            pooled = _pooled(hidden, named["attention_mask"], str(facts.pooling))
             return torch.nn.functional.normalize(pooled, dim=-1) if facts.normalize else pooled
 
     # The exporter restores the outer module's training flag into the inner one: both in eval.
     return Exported().eval()
+
+
+def _pooled(hidden: Any, mask: Any, mode: str) -> Any:
+    """`runtimes.pooling.pool` as torch operations; texts are padded at the end: [texts, width]."""
+    import torch
+
+    if mode == "cls":
+        return hidden[:, 0]
+    if mode == "lasttoken":
+        last = (mask.sum(1) - 1).clamp(min=0).view(-1, 1, 1)
+        return hidden.gather(1, last.expand(-1, 1, hidden.shape[-1])).squeeze(1)
+    kept = mask.unsqueeze(-1).to(hidden.dtype)
+    if mode == "max":
+        return torch.where(kept > 0, hidden, torch.finfo(hidden.dtype).min).amax(1)
+    return (hidden * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
 
 
 def input_names(network: Any) -> tuple[str, ...]:

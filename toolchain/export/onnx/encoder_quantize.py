@@ -23,6 +23,7 @@ from toolchain.artifact import Artifact
 from toolchain.export.onnx.encoder_data import read_examples
 from toolchain.export.onnx.encoder_export import FORMAT
 from toolchain.export.onnx.encoder_variants import VARIANTS, Request, quantizable_nodes
+from toolchain.export.onnx.graph_file import load_graph
 from toolchain.stage import Input, StageConfig
 
 NAME = "onnx-encoder-quantize"
@@ -50,18 +51,16 @@ class Config(StageConfig):
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Quantize into `out_dir`. Raises `UserError` for an unknown node and for calibration data
     that the variant needs and that are missing, empty, too few or without the column."""
-    import onnx
-
     from toolchain.export.onnx.encoder_graph import save
 
     require_source(source)
     start = time.perf_counter()
     batches = _calibration_batches(source, config)
     require_free_bytes(out_dir, model_bytes(source.path / MODEL), "the quantized model")
-    model = onnx.load(str(source.path / MODEL))
+    model = load_graph(source.path / MODEL)
     nodes = quantizable_nodes(model, embeddings=uses_embeddings(config))
     _require_known(config.exclude, nodes)
-    save(quantized(model, config, batches), out_dir / MODEL)
+    save(quantized(model, config, batches), out_dir)
     for name in source.files:
         if not name.startswith(MODEL) and name != FACTS:
             shutil.copyfile(source.path / name, out_dir / name)

@@ -1,8 +1,7 @@
 """INT8 encoders with some nodes left in FP32, tried without quantizing all over again.
 
-The model is quantized once; a trial puts the FP32 nodes back in place. That gives the very graph
-that quantizing with these exclusions gives, except where a variant also quantizes the outputs of a
-product (`int8-static`): that is quantized again for every trial.
+The model is quantized once; a trial puts the FP32 nodes back in place, which computes what
+quantizing with these exclusions gives.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 from runtimes.ort_encoder import FACTS, MODEL, TOKENIZER, OrtEncoder, open_encoder
 from toolchain.export.onnx.encoder_graph import save
 from toolchain.export.onnx.encoder_quantize import Config, quantized
-from toolchain.export.onnx.encoder_variants import VARIANTS
+from toolchain.export.onnx.graph_file import load_graph
 
 
 class Trials:
@@ -26,11 +25,9 @@ class Trials:
     def __init__(
         self, folder: Path, config: Config, batches: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        import onnx
-
         self._config = config
         self._batches = batches
-        self._plain = onnx.load(str(folder / MODEL))
+        self._plain = load_graph(folder / MODEL)
         self._whole: Any = None
         self._place = Path(tempfile.mkdtemp(prefix="edgeforge-trials-"))
         for name in (FACTS, TOKENIZER):
@@ -47,14 +44,11 @@ class Trials:
         model = self.model(exclude)
         for old in self._place.glob(f"{MODEL}*"):
             old.unlink()
-        save(model, self._place / MODEL)
+        save(model, self._place)
         return open_encoder(self._place)
 
     def model(self, exclude: Collection[str]) -> Any:
         """The trial's graph."""
-        if VARIANTS[self._config.variant].needs_calibration:
-            config = self._config.model_copy(update={"exclude": tuple(sorted(exclude))})
-            return quantized(self._plain, config, self._batches)
         if self._whole is None:
             whole = self._config.model_copy(update={"exclude": ()})
             self._whole = quantized(self._plain, whole, self._batches)
@@ -79,11 +73,26 @@ def restored(whole: Any, plain: Any, names: Collection[str]) -> Any:
         original = outputs.get(node.output[0])
         if original is not None:
             graph.node[position].CopyFrom(original)
+    _unwrap_outputs(graph, outputs)
     have = {tensor.name for tensor in graph.initializer}
     needed = {name for node in nodes.values() for name in node.input} - have
     graph.initializer.extend(t for t in plain.graph.initializer if t.name in needed)
     _drop_unused(graph)
     return result
+
+
+def _unwrap_outputs(graph: Any, names: Collection[str]) -> None:
+    """Readers of these tensors' quantized and dequantized forms (QDQ) read the tensors again."""
+    rounded = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    plain = {
+        node.output[0]: rounded[node.input[0]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and rounded.get(node.input[0]) in names
+    }
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name in plain:
+                node.input[position] = plain[name]
 
 
 def _drop_unused(graph: Any) -> None:

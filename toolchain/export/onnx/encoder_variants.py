@@ -137,9 +137,9 @@ def quantizable_nodes(model: Any, *, embeddings: bool) -> tuple[str, ...]:
 
 
 def _is_large(model: Any) -> bool:
-    from toolchain.export.onnx.encoder_graph import EXTERNAL_DATA_FROM_BYTES
+    from toolchain.export.onnx.graph_file import EXTERNAL_LIMIT_BYTES
 
-    return bool(model.ByteSize() > EXTERNAL_DATA_FROM_BYTES)
+    return bool(model.ByteSize() > EXTERNAL_LIMIT_BYTES)
 
 
 def _written(write: Callable[[Path], None]) -> Any:

@@ -1,4 +1,4 @@
-"""Stage `onnx-encoder-sensitivity`: which nodes of an encoder must stay in FP32, found by measuring.
+"""Stage `onnx-encoder-sensitivity`: which nodes of an encoder must stay in FP32, by measuring.
 
 onnx-encoder (FP32) → sensitivity.json. Every node is left in FP32 alone to see what that gains;
 bisection over the nodes in order of gain finds a set that meets the budget, and then every node of
@@ -34,6 +34,7 @@ from toolchain.export.onnx.encoder_quantize import (
 )
 from toolchain.export.onnx.encoder_trials import Trials
 from toolchain.export.onnx.encoder_variants import quantizable_nodes
+from toolchain.export.onnx.graph_file import load_graph
 from toolchain.stage import Input, StageConfig
 
 NAME = "onnx-encoder-sensitivity"
@@ -108,15 +109,13 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
 
 def analyse(folder: Path, config: Config) -> Sensitivity:
     """The smallest set found of nodes that must stay in FP32, and every node's gain."""
-    import onnx
-
     with open_encoder(folder) as plain:
         facts = plain.facts
         examples = quality.read_measurement(config.measurement.path, facts)
         reference = quality.outputs(plain, examples)
         calibration = config.quantize.calibration
         batches = calibration_batches(plain, calibration.path) if calibration else []
-    graph = onnx.load(str(folder / MODEL), load_external_data=False)
+    graph = load_graph(folder / MODEL, weights=False)
     nodes = quantizable_nodes(graph, embeddings=uses_embeddings(config.quantize))
     with Trials(folder, config.quantize, batches) as trials:
 

@@ -1,0 +1,52 @@
+"""Run a sequence classifier of transformers in torch.
+
+    classifier = TorchClassifier(network, tokenizer, labels=("no", "yes"), max_tokens=128)
+    logits = classifier.scores(["a text", ("a text", "and its pair")])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runtimes.protocol import Text
+from runtimes.torch_encoder import TorchEncoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class TorchClassifier:
+    """Implements `runtimes.protocol.Classifier`; `labels` in the order of the network's outputs."""
+
+    def __init__(
+        self,
+        network: Any,
+        tokenizer: Any,
+        *,
+        labels: Sequence[str],
+        max_tokens: int,
+        parallel: int = 32,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._labels = tuple(labels)
+        self._encoder = TorchEncoder(
+            network, tokenizer, max_tokens=max_tokens, parallel=parallel, on_close=on_close
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self._labels
+
+    def scores(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """Logits `[texts, labels]`."""
+        import numpy as np
+
+        rows = np.empty((len(texts), len(self._labels)), dtype=np.float32)
+        for batch, output in self._encoder.outputs(texts):
+            rows[list(batch.rows)] = output.logits.float().cpu().numpy()
+        return rows
+
+    def close(self) -> None:
+        self._encoder.close()

@@ -1,0 +1,1 @@
+"""Kinds of model that `toolchain.encoders` opens: one module each."""
