@@ -16,7 +16,7 @@ QUANTIZATIONS = (
 # ONNX: docs/onnx.md says what each is.
 ONNX_DECODER_VARIANTS = ("int8-mixed", "int8-dynamic", "int8-block")
 ONNX_ENCODER_VARIANTS = ("int8-dynamic", "int8-block", "int8-static")
-INT8_EMBEDDING = frozenset({"int8-mixed"})  # the others keep the embedding in float32
+INT8_EMBEDDING = frozenset({"int8-mixed", "int8-block"})  # the others keep the embedding in float32
 ONNX_VARIANTS = tuple(dict.fromkeys((*ONNX_DECODER_VARIANTS, *ONNX_ENCODER_VARIANTS)))
 
 # llama-quantize takes these short names too.

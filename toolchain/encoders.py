@@ -26,6 +26,7 @@ from runtimes.protocol import Classifier, Embedder, TokenTagger
 from toolchain.models import OpenOptions, model_path
 
 KINDS = {
+    "bundle": "toolchain.encoder_kinds.bundle",
     "onnx": "toolchain.encoder_kinds.onnx",
     "adapter": "toolchain.encoder_kinds.adapter",
     "checkpoint": "toolchain.encoder_kinds.checkpoint",

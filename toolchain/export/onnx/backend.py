@@ -1,0 +1,93 @@
+"""The ONNX backend of decoders: export, prove parity, choose the INT8 variant by measurement."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from runtimes.cpu_int8 import int8_support
+from toolchain.backend import variants_of
+from toolchain.chain import text_input
+from toolchain.export.exported import Exported
+from toolchain.pipeline import run_stage
+from toolchain.plan import AUTO
+from toolchain.stage import Input
+
+if TYPE_CHECKING:
+    from toolchain.artifact import Artifact
+    from toolchain.export.onnx.choose import TriedVariant
+    from toolchain.job import Job
+    from toolchain.plan import ModelPlan
+
+_FIGURES = ("size_ratio", "prefill_ratio", "decode_ratio", "mix_ratio", "kld")
+
+
+def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
+    """The chosen INT8 decoder with its proofs. Raises `UserError` when no variant is within budget
+    and faster than FP32."""
+    from toolchain.evaluate import onnx_parity, onnx_quality
+    from toolchain.export.onnx import export as onnx_export
+    from toolchain.export.onnx import quantize
+    from toolchain.export.onnx.choose import Mix, choose_int8
+
+    stage = functools.partial(run_stage, workspace=job.workspace, say=say)
+    trust = job.trust_remote_code
+    fp32 = stage(onnx_export, job.source, onnx_export.Config(trust_remote_code=trust))
+    evaluate = job.recipe.evaluate
+    proof = stage(
+        onnx_parity,
+        fp32,
+        onnx_parity.Config(
+            checkpoint=Input.of_artifact(job.source),
+            evaluation=text_input(job, job.texts.evaluation),
+            evaluation_name=job.texts.evaluation.name,
+            max_tokens=evaluate.max_tokens,
+            context_tokens=evaluate.context_tokens,
+            trust_remote_code=trust,
+        ),
+    )
+    measured = onnx_quality.Config(
+        reference=Input.of_artifact(proof),
+        task=job.texts.task,
+        task_examples=evaluate.task_examples,
+    )
+    support = int8_support()
+    if support.warning:
+        say(f"warning: {support.warning}")
+
+    def make(name: str) -> Artifact:
+        config = quantize.Config(variant=name, reduce_range=support.reduce_range)
+        return stage(quantize, fp32, config)
+
+    def quality_of(artifact: Artifact) -> Artifact:
+        return stage(onnx_quality, artifact, measured)
+
+    target = job.target.onnx
+    wanted = job.quantization
+    choice = choose_int8(
+        fp32,
+        variants_of(job.target, encoder=False) if wanted == AUTO else (wanted,),
+        make,
+        lambda artifact: float(quality_of(artifact).measurements["kld_mean"]),
+        job.budget["max_kld"],
+        Mix(target.prefill_tokens, target.decode_tokens),
+    )
+    return Exported(
+        model=choice.artifact,
+        makers=(fp32,),
+        parity=proof,
+        quality=quality_of(choice.artifact),
+        reference_quality=quality_of(fp32),
+        tried=tuple(_record(row) for row in choice.tried),
+        within_budget=True,
+    )
+
+
+def _record(row: TriedVariant) -> dict[str, Any]:
+    """A candidate for manifest and report."""
+    return {
+        **row.as_json(),
+        "quantization": row.name,
+        "figures": {name: getattr(row, name) for name in _FIGURES},
+    }
