@@ -133,6 +133,8 @@ def test_an_adapter_brings_its_head_and_finds_its_base(
     assert "the base 'moved' of adapter" in message and "--base" in message
     found = run(capsys, "evaluate", adapter, "--task", task, "--base", base)
     assert found["scores"]["accuracy"] > 0.6
+    message = refused(capsys, "generate", adapter, "x", "--base", base)
+    assert "is for sequence-classification, not a language model" in message
     (adapter / "labels.json").unlink()
     labelled = run(capsys, "classify", adapter, "fox", "--base", base)["texts"][0]["label"]
     assert labelled in ("negative", "positive")

@@ -43,8 +43,10 @@ def run_harness(
         raise UserError(f"--task-path {task_path} is no folder", "give that of the YAML files")
     own = _manager(task_path, defaults=False) if task_path else None
     # Reading the harness' own thousands of tasks takes seconds; a group may name some of them.
-    alone = own is not None and set(tasks) <= set(own.all_tasks) - set(own.all_groups)
-    manager = own if alone else _manager(task_path, defaults=True)
+    if own is not None and set(tasks) <= set(own.all_tasks) - set(own.all_groups):
+        manager = own
+    else:
+        manager = _manager(task_path, defaults=True)
     for task in tasks:
         if task not in manager.all_tasks:
             raise UserError(

@@ -26,6 +26,13 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
 
     Raises `UserError` when the adapter names no base, the base is missing, or they do not fit.
     """
+    from toolchain.encoder_kinds.adapter import task_of
+
+    if task := task_of(path):
+        raise UserError(
+            f"adapter {path} is for {task}, not a language model",
+            "edgeforge classify MODEL 'your text'",
+        )
     folder = base_folder(path, options)
     opened = open_checkpoint(
         folder,
