@@ -77,7 +77,10 @@ def session_options(settings: SessionSettings) -> Any:
 def run_session(
     session: Any, file: Path, inputs: Mapping[str, Any], names: Sequence[str] | None = None
 ) -> list[Any]:
-    """The session's outputs for `inputs`, all or those of `names`. Raises `UserError` when a kernel refuses them."""
+    """The session's outputs for `inputs`, all or those of `names`.
+
+    Raises `UserError` when a kernel refuses the inputs.
+    """
     try:
         outputs: list[Any] = session.run(list(names) if names else None, dict(inputs))
     except Exception as error:

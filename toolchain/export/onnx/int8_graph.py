@@ -171,7 +171,8 @@ class Int8Graph:
         node.input[0] = kept
         self.model.graph.node.insert(index, _node("Slice", inputs, [kept], domain=""))
         logits = next(value for value in self.model.graph.output if value.name == "logits")
-        logits.type.tensor_type.shape.dim[1].dim_param = "logits_length"
+        # A fixed 1 is how onnxruntime-genai knows; other lengths still come out when asked for.
+        logits.type.tensor_type.shape.dim[1].dim_value = 1
 
     def whole_attention(self) -> None:
         """Compute attention over a prompt at once: twice as fast up to some hundred tokens.

@@ -59,7 +59,7 @@ class Config(StageConfig):
 
     calibration: Input
     variant: str = "int8-mixed"
-    alphas: tuple[float, ...] = (0.3, 0.5, 0.7)
+    alphas: tuple[float, ...] = (0.5, 0.7, 0.85)
     max_tokens: int = Field(1024, ge=8)
     context_tokens: int = Field(256, ge=8)
     external_over_bytes: int = Field(EXTERNAL_OVER_BYTES, ge=0, le=EXTERNAL_LIMIT_BYTES)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto, NodeProto, numpy_helper
 
@@ -95,7 +95,7 @@ def smooth(model: ModelProto, largest: Mapping[str, NDArray[np.float32]], alpha:
 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
 
-    def change(name: str, factor: NDArray[np.float32]) -> None:
+    def change(name: str, factor: NDArray[np.floating[Any]]) -> None:
         values = (numpy_helper.to_array(tensors[name]) * factor).astype(np.float32)
         tensors[name].CopyFrom(numpy_helper.from_array(values, name))
 

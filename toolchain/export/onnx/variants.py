@@ -51,6 +51,15 @@ VARIANTS = {
             whole_attention=True,
         ),
         Variant(
+            "int8-fast",
+            "as int8-mixed without the positions' own scales: fastest; smooth the model first",
+            layers="dynamic",
+            head="dynamic",
+            int8_embedding=True,
+            last_position=True,
+            whole_attention=True,
+        ),
+        Variant(
             "int8-block",
             "8-bit blocks of weights throughout: closest to FP32, prefill little faster",
             layers="block",
