@@ -52,6 +52,7 @@ def run_cells(
     rows: Rows = defaultdict(lambda: defaultdict(list))
     energy_rows: dict[str, dict[Cell, list[float]]] = defaultdict(lambda: defaultdict(list))
     for round_ in range(settings.rounds):
+        fleet.measure_bandwidth(round_)
         for cell in cells:
             tokens = tokens_of(cell, vocab_size, settings.seed + round_)
             at = {"round": round_, "batch": cell[0], "sequence": cell[1]}

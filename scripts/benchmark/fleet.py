@@ -45,6 +45,7 @@ class Fleet:
     loads: list[Load] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     peaks: dict[str, int] = field(default_factory=dict)
+    bandwidths: dict[int, dict[int, float]] = field(default_factory=dict)
     sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
     _open: dict[str, WorkerClient] = field(default_factory=dict)
     _warm: Callable[[WorkerClient], object] = lambda worker: None
@@ -126,6 +127,22 @@ class Fleet:
         self.peaks[spec.name] = max(peak, self.peaks.get(spec.name, 0))
         if not self.keeps_loaded:
             self._open.pop(spec.name).close()
+
+    def measure_bandwidth(self, round_: int) -> None:
+        """Read bandwidth with each thread count in use, on the engines' cores: an engine's share
+        of it is taken within the round, since other work lowers both."""
+        with WorkerClient("memory", 1) as worker:
+            for threads in sorted({1, len(self.cores), *self.threads.values()}):
+                answer = worker.ask(
+                    "bandwidth", threads=threads, cores=list(self.cores[:threads])
+                )
+                value = float(answer["bytes_per_sec"])
+                self.bandwidths.setdefault(threads, {})[round_] = value
+                self.measurements.append(
+                    Measurement(
+                        "memory", "", "read_bandwidth_bytes_per_sec", value, round_, 0, threads
+                    )
+                )
 
     @contextmanager
     def beside(self, spec: EngineSpec) -> Iterator[WorkerClient]:
