@@ -28,8 +28,9 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     and faster than FP32."""
     from toolchain.evaluate import onnx_parity, onnx_quality
     from toolchain.export.onnx import export as onnx_export
-    from toolchain.export.onnx import quantize
+    from toolchain.export.onnx import quantize, smooth
     from toolchain.export.onnx.choose import Mix, choose_int8
+    from toolchain.export.onnx.variants import variant
 
     stage = functools.partial(run_stage, workspace=job.workspace, say=say)
     trust = job.trust_remote_code
@@ -56,9 +57,17 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     if support.warning:
         say(f"warning: {support.warning}")
 
+    def smoothed(name: str) -> Artifact | None:
+        """FP32 with outliers folded into the weights, where that helps this variant."""
+        if not job.recipe.export.smooth or variant(name).layers != "dynamic":
+            return None
+        calibration = text_input(job, job.texts.calibration)
+        found = stage(smooth, fp32, smooth.Config(calibration=calibration, variant=name))
+        return found if found.measurements["applied"] else None
+
     def make(name: str) -> Artifact:
         config = quantize.Config(variant=name, reduce_range=support.reduce_range)
-        return stage(quantize, fp32, config)
+        return stage(quantize, smoothed(name) or fp32, config)
 
     def quality_of(artifact: Artifact) -> Artifact:
         return stage(onnx_quality, artifact, measured)
@@ -75,7 +84,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     )
     return Exported(
         model=choice.artifact,
-        makers=(fp32,),
+        makers=tuple(filter(None, (fp32, smoothed(choice.name)))),
         parity=proof,
         quality=quality_of(choice.artifact),
         reference_quality=quality_of(fp32),
