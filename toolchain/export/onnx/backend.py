@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runtimes.cpu_int8 import int8_support
 from toolchain.backend import variants_of
 from toolchain.chain import text_input
+from toolchain.export.choose import CHOSEN
 from toolchain.export.exported import Exported
 from toolchain.pipeline import run_stage
 from toolchain.plan import AUTO
@@ -72,25 +73,45 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     def quality_of(artifact: Artifact) -> Artifact:
         return stage(onnx_quality, artifact, measured)
 
-    target = job.target.onnx
-    wanted = job.quantization
-    choice = choose_int8(
-        fp32,
-        variants_of(job.target, encoder=False) if wanted == AUTO else (wanted,),
-        make,
-        lambda artifact: float(quality_of(artifact).measurements["kld_mean"]),
-        job.budget["max_kld"],
-        Mix(target.prefill_tokens, target.decode_tokens),
-    )
+    def kld_of(artifact: Artifact) -> float:
+        return float(quality_of(artifact).measurements["kld_mean"])
+
+    name, max_kld = job.quantization, job.budget["max_kld"]
+    if name == AUTO:
+        names, mix = variants_of(job.target, encoder=False), job.target.onnx
+        wanted = Mix(mix.prefill_tokens, mix.decode_tokens)
+        choice = choose_int8(fp32, names, make, kld_of, max_kld, wanted)
+        name, model = choice.name, choice.artifact
+        tried = tuple(_record(row) for row in choice.tried)
+    else:  # what was asked for is built, whatever it costs
+        model = make(name)
+        tried = (_asked_for(name, model, fp32, kld_of(model), max_kld),)
     return Exported(
-        model=choice.artifact,
-        makers=tuple(filter(None, (fp32, smoothed(choice.name)))),
+        model=model,
+        makers=tuple(filter(None, (fp32, smoothed(name)))),
         parity=proof,
-        quality=quality_of(choice.artifact),
+        quality=quality_of(model),
         reference_quality=quality_of(fp32),
-        tried=tuple(_record(row) for row in choice.tried),
-        within_budget=True,
+        tried=tried,
+        within_budget=kld_of(model) <= max_kld,
     )
+
+
+def _asked_for(
+    name: str, model: Artifact, fp32: Artifact, kld: float, max_kld: float
+) -> dict[str, Any]:
+    """The record of the one variant that the user named."""
+    size_bytes = int(model.measurements["size_bytes"])
+    within = kld <= max_kld
+    reason = "asked for" if within else f"asked for; mean KLD {kld:.2g} exceeds {max_kld:g}"
+    figures = {"size_ratio": size_bytes / int(fp32.measurements["size_bytes"]), "kld": kld}
+    return {
+        "quantization": name,
+        "verdict": CHOSEN,
+        "reason": reason,
+        "size_bytes": size_bytes,
+        "figures": figures,
+    }
 
 
 def _record(row: TriedVariant) -> dict[str, Any]:
