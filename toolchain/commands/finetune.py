@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain.options import add_options
-from toolchain.train.options import add_settings, settings_of
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
@@ -30,6 +29,8 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
+    from toolchain.train.options import add_settings
+
     add_options(parser, "model")
     parser.add_argument(
         "--data",
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from toolchain.checkpoint.locate import locate, model_name
     from toolchain.pipeline import Workspace
     from toolchain.train.finetune import Config
+    from toolchain.train.options import settings_of
 
     settings = settings_of(args)
     trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
