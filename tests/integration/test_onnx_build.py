@@ -78,7 +78,7 @@ def test_a_decoders_bundle_answers_and_compares(decoder: Path, folder: Path) -> 
 def test_a_classifiers_bundle_labels_texts(classifier: Path) -> None:
     done = edgeforge("classify", classifier, "a fine lamp", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)[0]["label"] in ("negative", "positive")
+    assert json.loads(done.stdout)["texts"][0]["label"] in ("negative", "positive")
     manifest = json.loads((classifier / "manifest.json").read_text("utf-8"))
     assert manifest["kind"] == "encoder"
     assert any(gate["name"] == "accuracy lost" for gate in manifest["gates"])
