@@ -101,8 +101,9 @@ def test_reduced_range_keeps_weights_to_seven_bits(tmp_path: Path) -> None:
 
 def test_embeddings_stay_in_fp32_on_request(tmp_path: Path) -> None:
     found = quantized(tmp_path, variant="int8-dynamic", embeddings=False)
-    tables = [t for t in onnx.load(str(found.path / MODEL)).graph.initializer if "embeddings" in t.name]
-    assert {t.data_type for t in tables if len(t.dims) == 2} == {onnx.TensorProto.FLOAT}
+    tensors = onnx.load(str(found.path / MODEL)).graph.initializer
+    tables = [t for t in tensors if "embeddings" in t.name and len(t.dims) == 2]
+    assert {t.data_type for t in tables} == {onnx.TensorProto.FLOAT} and len(tables) == 3
 
 
 @pytest.mark.parametrize(
