@@ -38,3 +38,25 @@ def weight_matmuls(model: Any) -> tuple[str, ...]:
         for node in model.graph.node
         if node.op_type == "MatMul" and node.input[1] in constants
     )
+
+
+def drop_unused(graph: Any) -> None:
+    """Remove nodes whose outputs nobody reads, and then initializers likewise."""
+    kept = {output.name for output in graph.output}
+    alive = []
+    for node in reversed(graph.node):
+        if any(name in kept for name in node.output):
+            alive.append(node)
+            kept.update(name for name in node.input if name)
+    nodes = [_copy(node) for node in reversed(alive)]
+    tensors = [_copy(tensor) for tensor in graph.initializer if tensor.name in kept]
+    del graph.node[:]
+    del graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensors)
+
+
+def _copy(message: Any) -> Any:
+    twin = type(message)()
+    twin.CopyFrom(message)
+    return twin

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.ort_encoder import FACTS, MODEL, TOKENIZER, OrtEncoder, open_encoder
-from toolchain.export.onnx.encoder_graph import save
+from toolchain.export.onnx.encoder_graph import drop_unused, save
 from toolchain.export.onnx.encoder_quantize import Config, quantized
 from toolchain.export.onnx.graph_file import load_graph
 
@@ -77,7 +77,7 @@ def restored(whole: Any, plain: Any, names: Collection[str]) -> Any:
     have = {tensor.name for tensor in graph.initializer}
     needed = {name for node in nodes.values() for name in node.input} - have
     graph.initializer.extend(t for t in plain.graph.initializer if t.name in needed)
-    _drop_unused(graph)
+    drop_unused(graph)
     return result
 
 
@@ -93,25 +93,3 @@ def _unwrap_outputs(graph: Any, names: Collection[str]) -> None:
         for position, name in enumerate(node.input):
             if name in plain:
                 node.input[position] = plain[name]
-
-
-def _drop_unused(graph: Any) -> None:
-    """Remove nodes whose outputs nobody reads, and then initializers likewise."""
-    kept = {output.name for output in graph.output}
-    alive = []
-    for node in reversed(graph.node):
-        if any(name in kept for name in node.output):
-            alive.append(node)
-            kept.update(name for name in node.input if name)
-    nodes = [_copy(node) for node in reversed(alive)]
-    tensors = [_copy(tensor) for tensor in graph.initializer if tensor.name in kept]
-    del graph.node[:]
-    del graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors)
-
-
-def _copy(message: Any) -> Any:
-    twin = type(message)()
-    twin.CopyFrom(message)
-    return twin
