@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmark.client import WorkerClient
-from benchmark.records import FP32, INT8, EngineSpec, Measurement
+from benchmark.records import EngineSpec, Measurement
 from common.errors import UserError
 from runtimes.cores import Load, LoadWatch
 from runtimes.energy import Meter, Reading, measuring
@@ -78,18 +78,6 @@ class Fleet:
         """What a freshly loaded worker does before anything counts."""
         self._warm = warm
 
-    def prompt_logits(self) -> dict[str, bool]:
-        """By ONNX engine whether its file computes the logits of every prompt token; known only
-        once it is loaded."""
-        found = {}
-        for spec in self.specs:
-            if spec.name in (FP32, INT8):
-                with WorkerClient(spec.name, 1) as worker:
-                    options = replace(self.options, threads=1)
-                    answer = worker.load(self.kind, spec.engine, spec.path, options, ())
-                    found[spec.name] = bool(answer["facts"]["all_logits"])
-        return found
-
     def sweep(self, timed: Callable[[WorkerClient], float], fixed: int | None) -> None:
         """Find each engine's best thread count: the least of the times that `timed` gives.
 
@@ -133,9 +121,8 @@ class Fleet:
         of it is taken within the round, since other work lowers both."""
         with WorkerClient("memory", 1) as worker:
             for threads in sorted({1, len(self.cores), *self.threads.values()}):
-                answer = worker.ask(
-                    "bandwidth", threads=threads, cores=list(self.cores[:threads])
-                )
+                cores = list(self.cores[:threads])
+                answer = worker.ask("bandwidth", threads=threads, cores=cores)
                 value = float(answer["bytes_per_sec"])
                 self.bandwidths.setdefault(threads, {})[round_] = value
                 self.measurements.append(

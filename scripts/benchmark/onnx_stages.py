@@ -35,6 +35,16 @@ def int8(kind: str, source: Artifact, workspace: Workspace, say: Callable[[str],
     return run_stage(encoder_quantize, exported, dynamic, workspace, say).path
 
 
+def computes_all_logits(file: Path) -> bool:
+    """Whether a decoder's graph gives the logits of every prompt token. Raises `UserError` when
+    the file is damaged."""
+    from runtimes.ort_graph import METADATA_PREFIX
+    from toolchain.export.onnx.graph_file import load_graph
+
+    properties = load_graph(file, weights=False).metadata_props
+    return all(p.value != "last" for p in properties if p.key == f"{METADATA_PREFIX}logits")
+
+
 def _exported(
     kind: str, source: Artifact, workspace: Workspace, say: Callable[[str], None]
 ) -> Artifact:

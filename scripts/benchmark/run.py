@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmark import decoders, encoders
+from benchmark import decoders, encoders, onnx_stages
 from benchmark.encoder_quality import encoder_quality
 from benchmark.fleet import Fleet
 from benchmark.inputs import Inputs, prepare
@@ -130,7 +130,11 @@ def _encoder_result(
 def _work_alike(fleet: Fleet, alike: bool) -> list[str]:
     """Have all engines compute the same logits in prefill: those of every prompt token where an
     ONNX file does so, else those of the last one. Returns what to say of it."""
-    every = fleet.prompt_logits()
+    every = {
+        spec.name: onnx_stages.computes_all_logits(spec.path)
+        for spec in fleet.specs
+        if spec.engine == "onnxruntime"
+    }
     wants_all = alike and any(every.values())
     fleet.options = replace(fleet.options, all_logits=wants_all)
     if not alike:

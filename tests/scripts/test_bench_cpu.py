@@ -184,13 +184,13 @@ def test_an_encoder_s_shapes_and_agreement(tmp_path: Path) -> None:
     folder = tiny_bert(tmp_path / "bert", hidden=32, layers=1, heads=2, ffn=64)
     task = tmp_path / "task.jsonl"
     task.write_text('{"text": "a fine film", "label": "positive"}\n{"text": "no", "label": 0}\n')
-    arguments = ["--model", str(folder), "--quick", "--threads", "1", "--batches", "1,2"]
+    arguments = ["--model", str(folder), "--quick", "--threads", "1", "--batches", "1,2", "--sequences", "16"]
     arguments += ["--work", str(tmp_path / "work"), "--engines", "torch-fp32,torch-bf16"]
     assert bench_cpu.main([*arguments, "--task", str(task)]) == 0
     summary = rows_of(tmp_path / "work/results")[-1]
     cells = summary["engines"][0]["figures"]["cells"]
-    assert list(cells) == ["1x16", "8x16", "1x128", "8x128"]
-    assert cells["8x16"]["p50_sec"] > 0
+    assert list(cells) == ["1x16", "2x16"]
+    assert cells["2x16"]["p50_sec"] > 0
     quality = summary["quality"]["engines"]["torch-bf16"]
     assert quality["accuracy"] in (0, 0.5, 1) and quality["agreement"] >= 0.5
     assert any(note.startswith("no verdict") for note in summary["notes"])
@@ -257,7 +257,6 @@ def test_a_sweep_over_real_cores_and_models_loaded_turn_by_turn(fp32: Path) -> N
 
     fleet.warm_up_with(timed)
     with fleet:
-        assert set(fleet.prompt_logits()) == {"onnx-fp32"}
         fleet.sweep(timed, None)
         assert fleet.threads["onnx-fp32"] in (1, 2)
         if len(cores) == 2:
@@ -330,7 +329,7 @@ def test_damaged_files_are_told(
     common = ["--model", str(checkpoint), "--work", str(tmp_path / "work"), *MIX]
     arguments = [*common, "--engines", "onnx-fp32", "--onnx", str(broken)]
     assert bench_cpu.main(arguments) == 2
-    assert "cut short" in capsys.readouterr().err
+    assert "cannot be read as ONNX" in capsys.readouterr().err
     artifacts.describe(broken, format="onnx", stage="x")
     (broken / "model.onnx").write_bytes(b"changed")
     assert bench_cpu.main(arguments) == 2
