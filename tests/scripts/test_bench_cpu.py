@@ -184,7 +184,8 @@ def test_an_encoder_s_shapes_and_agreement(tmp_path: Path) -> None:
     folder = tiny_bert(tmp_path / "bert", hidden=32, layers=1, heads=2, ffn=64)
     task = tmp_path / "task.jsonl"
     task.write_text('{"text": "a fine film", "label": "positive"}\n{"text": "no", "label": 0}\n')
-    arguments = ["--model", str(folder), "--quick", "--threads", "1", "--batches", "1,2", "--sequences", "16"]
+    arguments = ["--model", str(folder), "--quick", "--threads", "1"]
+    arguments += ["--batches", "1,2", "--sequences", "16"]
     arguments += ["--work", str(tmp_path / "work"), "--engines", "torch-fp32,torch-bf16"]
     assert bench_cpu.main([*arguments, "--task", str(task)]) == 0
     summary = rows_of(tmp_path / "work/results")[-1]
