@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
@@ -56,7 +57,8 @@ def command_of(args: argparse.Namespace) -> list[str]:
     build = "build it first: make target=…"
     if not (bundle / "manifest.json").is_file():
         raise UserError(f"there is no bundle in {bundle}", build)
-    if read_json(bundle / "manifest.json").get("runtime") != "onnxruntime":
+    manifest = read_json(bundle / "manifest.json")
+    if manifest.get("runtime") != "onnxruntime":
         raise UserError(
             f"{bundle} holds a GGUF; this benchmark is for ONNX bundles",
             "its speed is what the smoke test measures: make smoke target=…",
@@ -67,11 +69,25 @@ def command_of(args: argparse.Namespace) -> list[str]:
     mix = load_target(args.target).onnx
     options = [
         *("--bundle", str(bundle), "--model", str(checkpoint)),
-        *("--work", str(args.out), "--out", str(bundle / "log" / "benchmark")),
+        *("--work", str(bundle.parent / ".bench"), "--out", str(bundle / "log" / "benchmark")),
         *("--prompt-tokens", str(mix.prefill_tokens), "--decode-tokens", str(mix.decode_tokens)),
     ]
+    fp32 = _fp32(bundle.parent, manifest)
+    options += [] if fp32 is None else ["--onnx", str(fp32)]
     for name in ("rounds", "threads", "engines"):
         value = getattr(args, name)
         options += [] if value is None else [f"--{name}", str(value)]
     options += [f"--{name}" for name in ("quick", "json") if getattr(args, name)]
     return [*script_command(ROOT / "scripts" / "bench_cpu.py"), *options]
+
+
+def _fp32(workspace: Path, manifest: dict[str, Any]) -> Path | None:
+    """The finished export stage that the bundle's chain names; None when it is gone."""
+    from toolchain import artifact
+    from toolchain.pipeline import STAGES_FOLDER
+
+    digests = {entry["digest"] for entry in manifest["chain"] if entry["stage"].endswith("-export")}
+    for path in sorted((workspace / STAGES_FOLDER).glob("onnx-*export-*")):
+        if artifact.load(path).digest in digests:
+            return path
+    return None
