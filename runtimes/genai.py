@@ -15,9 +15,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from common.closing import Closing
 from common.errors import UserError
 from common.files import read_json, write_json
 from runtimes.ort import explain
@@ -34,7 +34,7 @@ class GenaiRun:
     decode_sec: float
 
 
-class GenaiModel:
+class GenaiModel(Closing):
     """A loaded model. Raises `UserError` when the folder is broken or this genai cannot run it.
 
     `threads` goes into a copy of the config, since genai takes it from nowhere else.
@@ -62,17 +62,6 @@ class GenaiModel:
                 raise
             file = folder / str(config["model"]["decoder"]["filename"])
             raise explain(file, str(error)) from None
-
-    def __enter__(self) -> GenaiModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the model."""
