@@ -301,12 +301,11 @@ class Int8Graph:
             self._add("row_least", np.array(_LEAST_ROW, np.float32))
         # Reductions take their axes as an input since version 18.
         axes, rest = (["row_axis"], {}) if self._opset >= 18 else ([], {"axes": [-1]})
-        high, low, neg = f"{name}_high", f"{name}_low", f"{name}_negated"
+        size, top = f"{name}_magnitude", f"{name}_top"
         return [
-            _node("ReduceMax", [name, *axes], [high], domain="", keepdims=1, **rest),
-            _node("ReduceMin", [name, *axes], [low], domain="", keepdims=1, **rest),
-            _node("Neg", [low], [neg], domain=""),
-            _node("Max", [high, neg, "row_least"], [f"{name}_largest"], domain=""),
+            _node("Abs", [name], [size], domain=""),
+            _node("ReduceMax", [size, *axes], [top], domain="", keepdims=1, **rest),
+            _node("Max", [top, "row_least"], [f"{name}_largest"], domain=""),
             _node("Div", [name, f"{name}_largest"], [f"{name}_ones"], domain=""),
         ], f"{name}_ones"
 
