@@ -20,7 +20,8 @@ from toolchain.export.onnx.smooth_graph import find_folds
 from toolchain.models import OpenOptions, open_model
 from toolchain.stage import Input
 
-PROMPTS = ("The lamp", "Turn on the light in the kitchen, please.", "把客厅的灯打开")
+PROMPTS = ("The lamp", "Turn on the light in the kitchen, please.", "把客厅的灯打开",
+           "The lamp", "On lamp?")  # fmt: skip
 
 
 def parity(source: Artifact, checkpoint: Path, evaluation: Path, out: Path) -> Artifact:
@@ -44,10 +45,11 @@ def test_every_graph_is_proven_and_its_int8_measured(
     kind: str, request: pytest.FixtureRequest, evaluation: Path, tmp_path: Path
 ) -> None:
     source: Artifact = request.getfixturevalue(kind)
-    checkpoint: Path = request.getfixturevalue({"built": "checkpoint"}.get(kind, "narrow_checkpoint"))
+    name = "checkpoint" if kind == "built" else "narrow_checkpoint"
+    checkpoint: Path = request.getfixturevalue(name)
     proof = parity(source, checkpoint, evaluation, tmp_path / "proof")
     assert all(gate["passed"] for gate in proof.measurements["gates"])
-    assert [gate["name"] for gate in proof.measurements["gates"]][0] == "logits max abs difference"
+    assert proof.measurements["gates"][0]["name"] == "logits max abs difference"
     assert proof.measurements["logits"]["max_abs_diff"] < 1e-4
     small = int8(source, tmp_path / "int8", "int8-mixed")
     (tmp_path / "quality").mkdir()
