@@ -1,8 +1,8 @@
 """Sequences that an ONNX decoder computes together, with their KV cache.
 
-A builder's graph takes a batch padded on the right and can write new keys and values into the
-buffer that holds the old ones; torch's graph takes it padded on the left and returns the cache
-grown by what is new.
+A builder's graph takes prompts of one length and can write new keys and values into the buffer that
+holds the old ones; torch's graph takes a batch padded on the left and returns the cache grown by
+what is new.
 """
 
 from __future__ import annotations
@@ -45,16 +45,11 @@ class OrtSequences:
         """
         import numpy as np
 
-        right = self._graph.padding == "right"
         ids = np.zeros((len(self._prompts), self._width), np.int64)
         for i, prompt in enumerate(self._prompts):
             ids[i, self._columns(i)] = prompt
-        uneven = right and min(self._lengths) < self._width
-        rows = self._run(ids, all_positions or uneven)
-        if all_positions:
-            return rows
-        last = [length - 1 if right and uneven else -1 for length in self._lengths]
-        return rows[np.arange(len(rows)), last]
+        rows = self._run(ids, all_positions)
+        return rows if all_positions else rows[:, -1]
 
     def step(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Append a token to each sequence: logits after it, `[prompts, vocabulary]`."""
@@ -78,9 +73,7 @@ class OrtSequences:
         return found | dict(zip(self._graph.past, empty, strict=True))
 
     def _columns(self, i: int) -> slice:
-        """Where prompt `i` lies in the padded batch."""
-        if self._graph.padding == "right":
-            return slice(0, self._lengths[i])
+        """Where prompt `i` lies in the batch, padded on the left."""
         return slice(self._width - self._lengths[i], self._width)
 
     def _mask(self) -> NDArray[np.int64]:
@@ -88,8 +81,7 @@ class OrtSequences:
 
         mask = np.zeros((len(self._prompts), self._width + self._steps), np.int64)
         for i in range(len(mask)):
-            columns = self._columns(i)
-            mask[i, columns.start : columns.stop + self._steps] = 1
+            mask[i, self._columns(i).start :] = 1
         return mask
 
     def _run(self, ids: NDArray[np.int64], all_positions: bool) -> NDArray[np.float32]:

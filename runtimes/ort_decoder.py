@@ -93,10 +93,8 @@ class OrtDecoder(HuggingFaceText):
         stops = self._eog_token_ids if stop_ids is None else frozenset(stop_ids)
         for prompt in prompts:
             require_prompt(self, prompt, max_new_tokens)
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         answers: dict[int, Generation] = {}
-        for start in range(0, len(order), self.parallel):
-            group = order[start : start + self.parallel]
+        for group in self._groups([len(prompt) for prompt in prompts]):
             made = self._generate_group([prompts[i] for i in group], max_new_tokens, stops)
             answers.update(zip(group, made, strict=True))
         return [answers[i] for i in range(len(prompts))]
@@ -123,6 +121,20 @@ class OrtDecoder(HuggingFaceText):
             yield token
             if made < max_new_tokens:
                 row = sequences.step([token])[0]
+
+    def _groups(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Indices of prompts to decode together. GroupQueryAttention's windowed and capped kernels
+        refuse prompts of different lengths, so graphs padded on the right get equal ones alone."""
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+        group: list[int] = []
+        for i in order:
+            uneven = bool(group) and lengths[i] != lengths[group[0]]
+            if len(group) == self.parallel or (uneven and self._graph.padding == "right"):
+                yield group
+                group = []
+            group.append(i)
+        if group:
+            yield group
 
     def _generate_group(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: frozenset[int]

@@ -46,6 +46,8 @@ VERSION = 1
 TOOLS = ("onnx", "onnxruntime-genai", "torch", "transformers")
 FORMAT = "onnx"
 _BUILDER = "onnxruntime_genai.models.builder"
+# Layers with a sliding window would keep caches of another, fixed length.
+_BUILDER_OPTIONS = ("windowed_kv_cache=false",)
 _DRIVER = "toolchain.export.onnx.torch_driver"
 _METHODS = ("torchscript", "dynamo")
 _HEADER_BYTES = 20_000_000
@@ -129,7 +131,8 @@ def _build(info: CheckpointInfo, config: Config, out_dir: Path) -> ExporterOutco
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".builder-") as folder:
         made, cache = Path(folder, "out"), Path(folder, "cache")
         arguments = ["-i", str(info.path), "-o", str(made), "-p", "fp32", "-e", "cpu"]
-        outcome = run_exporter(_BUILDER, [*arguments, "-c", str(cache)])
+        arguments += ["-c", str(cache), "--extra_options", *_BUILDER_OPTIONS]
+        outcome = run_exporter(_BUILDER, arguments)
         if outcome.code != 0 or not (made / GRAPH).is_file():
             return outcome
         inline = 4 * info.parameters <= config.external_over_bytes

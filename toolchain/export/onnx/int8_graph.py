@@ -41,6 +41,7 @@ class Int8Graph:
     def __post_init__(self) -> None:
         self._weights = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self._quantized_inputs: dict[str, tuple[str, str, str]] = {}
+        self._split_gemms()
         self._transposes = self._constant_transposes()
         self._opset = max(o.version for o in self.model.opset_import if o.domain == "")
 
@@ -301,12 +302,11 @@ class Int8Graph:
             self._add("row_least", np.array(_LEAST_ROW, np.float32))
         # Reductions take their axes as an input since version 18.
         axes, rest = (["row_axis"], {}) if self._opset >= 18 else ([], {"axes": [-1]})
-        high, low, neg = f"{name}_high", f"{name}_low", f"{name}_negated"
+        size, top = f"{name}_magnitude", f"{name}_top"
         return [
-            _node("ReduceMax", [name, *axes], [high], domain="", keepdims=1, **rest),
-            _node("ReduceMin", [name, *axes], [low], domain="", keepdims=1, **rest),
-            _node("Neg", [low], [neg], domain=""),
-            _node("Max", [high, neg, "row_least"], [f"{name}_largest"], domain=""),
+            _node("Abs", [name], [size], domain=""),
+            _node("ReduceMax", [size, *axes], [top], domain="", keepdims=1, **rest),
+            _node("Max", [top, "row_least"], [f"{name}_largest"], domain=""),
             _node("Div", [name, f"{name}_largest"], [f"{name}_ones"], domain=""),
         ], f"{name}_ones"
 
@@ -323,6 +323,31 @@ class Int8Graph:
             return False
         name = self._transposes.get(node.input[1], node.input[1])
         return name in self._weights and len(self._weights[name].dims) == 2
+
+    def _split_gemms(self) -> None:
+        """Make `Gemm` with a constant weight `MatMul` and `Add`, as layers with a bias come."""
+        from onnx import numpy_helper
+
+        for node in [n for n in self.model.graph.node if n.op_type == "Gemm"]:
+            floats = ("alpha", "beta")
+            attributes = {a.name: a.f if a.name in floats else a.i for a in node.attribute}
+            plain = attributes.get("alpha", 1) == attributes.get("beta", 1) == 1
+            weight = self._weights.get(node.input[1])
+            if weight is None or not plain or attributes.get("transA"):
+                continue
+            name = node.input[1]
+            if attributes.get("transB"):
+                name = f"{name}_transposed"
+                if name not in self._weights:
+                    self._add(name, numpy_helper.to_array(weight).T.copy())
+            biased = len(node.input) > 2 and bool(node.input[2])
+            product = f"{node.output[0]}_product" if biased else node.output[0]
+            made = [_node("MatMul", [node.input[0], name], [product], domain="")]
+            made[0].name = f"{node.name}/MatMul"
+            if biased:
+                inputs = [product, node.input[2]]
+                made.append(_node("Add", inputs, [node.output[0]], domain=""))
+            self._replace(node, made)
 
     def _constant_transposes(self) -> dict[str, str]:
         """Outputs of `Transpose` nodes over constant matrices, and the matrix of each."""
