@@ -33,8 +33,8 @@ smoke: ready ## the smoke test again, on the finished bundle
 ollama: ready ## `ollama create` from the bundle, then a generate-and-stop check
 	@$(EDGEFORGE) ollama $(OPTIONS)
 
-bench: ready ## speed and memory of the export against llama.cpp's own tools
-	@.venv/bin/python scripts/bench_export.py $(args)
+bench: ready ## the CPU benchmark of a finished ONNX bundle
+	@$(EDGEFORGE) bench $(OPTIONS) $(args)
 
 doctor: ready ## what is installed, what this machine can do, what is missing
 	@$(EDGEFORGE) doctor $(args)

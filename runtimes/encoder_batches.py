@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NO_LIMIT = 1 << 30
-# Their positions begin behind the padding token's id.
 _OFFSET_POSITIONS = frozenset(
     ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "xmod", "luke",
      "roberta-prelayernorm", "data2vec-text", "ibert", "esm", "mluke", "bertweet")
@@ -37,9 +36,16 @@ def longest_text(config: Mapping[str, Any], tokenizer: Any, wanted: int) -> int:
     limits = [wanted, int(min(tokenizer.model_max_length, _NO_LIMIT))]
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     if isinstance(positions, int) and positions > 0:
-        offset = config.get("model_type") in _OFFSET_POSITIONS
-        limits.append(positions - (int(config.get("pad_token_id") or 0) + 1) * offset)
+        limits.append(positions - unused_positions(config))
     return max(1, min(limits))
+
+
+def unused_positions(config: Mapping[str, Any]) -> int:
+    """How many of a checkpoint's positions no token gets: RoBERTa's kind counts from behind the
+    padding token's id."""
+    if config.get("model_type") not in _OFFSET_POSITIONS:
+        return 0
+    return int(config.get("pad_token_id") or 0) + 1
 
 
 def encoder_batches(

@@ -14,9 +14,9 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from common.closing import Closing
 from common.errors import UserError
 from runtimes.llama_handle import Batch, load_model, log_sink, open_context, token_text
 from runtimes.llama_parallel import generate_together
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class LlamaModel:
+class LlamaModel(Closing):
     """A loaded GGUF. Implements `runtimes.protocol.Runtime`; not for use by several threads.
 
     `context_tokens` is the context of one sequence; `parallel` sequences can be decoded together
@@ -73,17 +73,6 @@ class LlamaModel:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> LlamaModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free batch, context and model, in this order."""

@@ -10,7 +10,7 @@ onnxruntime does not have) becomes one `UserError`; a session is never half open
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,15 @@ def session_options(settings: SessionSettings) -> Any:
     return options
 
 
-def run_session(session: Any, file: Path, inputs: Mapping[str, Any]) -> list[Any]:
-    """All outputs of the session for `inputs`. Raises `UserError` when a kernel refuses them."""
+def run_session(
+    session: Any, file: Path, inputs: Mapping[str, Any], names: Sequence[str] | None = None
+) -> list[Any]:
+    """The session's outputs for `inputs`, all or those of `names`.
+
+    Raises `UserError` when a kernel refuses the inputs.
+    """
     try:
-        outputs: list[Any] = session.run(None, dict(inputs))
+        outputs: list[Any] = session.run(list(names) if names else None, dict(inputs))
     except Exception as error:
         raise explain(file, str(error)) from None
     return outputs

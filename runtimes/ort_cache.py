@@ -63,6 +63,20 @@ class OrtSequences:
         self._steps += 1
         return self._run(np.asarray(tokens, np.int64)[:, None], False)[:, -1]
 
+    def inputs(self, tokens: Sequence[int]) -> dict[str, Any]:
+        """Inputs of the graph for a single prompt without any past, its cache included."""
+        import numpy as np
+
+        ids = np.asarray([tokens], np.int64)
+        empty = [
+            np.zeros((1, heads, 0, size), np.float32)
+            for heads, size in zip(self._graph.heads, self._graph.head_size, strict=True)
+        ]
+        found: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        if self._graph.position_ids:
+            found["position_ids"] = np.arange(ids.shape[1], dtype=np.int64)[None]
+        return found | dict(zip(self._graph.past, empty, strict=True))
+
     def _columns(self, i: int) -> slice:
         """Where prompt `i` lies in the padded batch."""
         if self._graph.padding == "right":
@@ -102,9 +116,12 @@ class OrtSequences:
 
     def _run_shared(self, inputs: dict[str, Any]) -> NDArray[np.float32]:
         """Past and present are the same buffers, so that nothing is copied."""
+        import onnxruntime as ort
+
         binding = self._session.io_binding()
         for name, value in inputs.items():
-            binding.bind_cpu_input(name, value)
+            # `bind_cpu_input` knows no optional inputs.
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
         for past, present, buffer in zip(
             self._graph.past, self._graph.present, self._cache, strict=True
         ):

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from common.closing import Closing
 from common.errors import UserError
 from common.files import read_json
 from runtimes.ort import SessionSettings, open_session, run_session
@@ -69,7 +69,7 @@ def read_facts(folder: Path) -> EncoderFacts:
     return EncoderFacts(**facts)
 
 
-class OrtEncoder:
+class OrtEncoder(Closing):
     """A loaded encoder: what classifier, tagger and embedder share. `close` may be called twice."""
 
     def __init__(self, folder: Path, facts: EncoderFacts, settings: SessionSettings | None) -> None:
@@ -84,17 +84,6 @@ class OrtEncoder:
                 f"{self._file} takes {', '.join(found)}, {FACTS} says {', '.join(facts.inputs)}",
                 _EXPORT_AGAIN,
             )
-
-    def __enter__(self) -> OrtEncoder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the session."""

@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
@@ -27,6 +29,27 @@ from common.errors import EXIT_BAD_INPUT, UserError  # noqa: E402
 
 EXIT_FAILED = 1
 _DEFAULTS = Settings()
+# Options that stand for settings of the same name; None where not given: --quick may choose.
+_NUMBERS = {
+    "rounds": "interleaved rounds",
+    "requests": "requests in each round",
+    "serve_rounds": "rounds with several clients",
+    "prompt_tokens": "prompt of the stated mix",
+    "decode_tokens": "answer of the stated mix",
+    "quality_tokens": "positions of text that are compared",
+    "seed": "seed of the prompts",
+}
+_LISTS = {
+    "clients": "clients at once; '' for none",
+    "batches": "encoders: batch sizes",
+    "sequences": "encoders: sequence lengths",
+}
+_LIMITS = {
+    "max_kld": "mean KLD of a decoder, nats",
+    "max_accuracy_loss": "share of a classifier's accuracy",
+    "min_agreement": "share of a classifier's answers, where texts have no labels",
+    "min_cosine": "mean cosine of embeddings",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,27 +78,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def request_of(options: argparse.Namespace) -> Request:
     """The options as a request; raises `UserError` for numbers that make no sense."""
-    threads = None if options.threads == "auto" else _number("--threads", options.threads)
-    settings = Settings(
-        rounds=options.rounds,
-        requests=options.requests,
-        serve_rounds=options.serve_rounds,
-        prompt_tokens=options.prompt_tokens,
-        decode_tokens=options.decode_tokens,
-        threads=threads,
-        clients=_numbers("--clients", options.clients),
-        batches=_numbers("--batches", options.batches),
-        sequences=_numbers("--sequences", options.sequences),
-        alike=not options.own_logits,
-        quality_tokens=options.quality_tokens,
-        max_kld=options.max_kld,
-        max_accuracy_loss=options.max_accuracy_loss,
-        min_cosine=options.min_cosine,
-        seed=options.seed,
-    )
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in (*_NUMBERS, *_LIMITS)}
+    chosen |= {name: _numbers(f"--{name}", getattr(options, name)) for name in _LISTS}
+    if options.threads != "auto":
+        chosen["threads"] = _number("--threads", options.threads)
+    base = _DEFAULTS.quick() if options.quick else _DEFAULTS
+    given = {name: value for name, value in chosen.items() if value is not None}
+    settings = replace(base, alike=not options.own_logits, **given)
     for name, least in {"rounds": 1, "requests": 1, "prompt_tokens": 1, "decode_tokens": 2}.items():
         if getattr(settings, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
+            raise UserError(f"{_option(name)} must be at least {least}")
     engines = [name.strip() for name in (options.engines or "").split(",") if name.strip()]
     return Request(
         model=options.model,
@@ -89,7 +101,7 @@ def request_of(options: argparse.Namespace) -> Request:
         task=options.task,
         work=options.work,
         out=options.out or options.work / "results",
-        settings=settings.quick() if options.quick else settings,
+        settings=settings,
     )
 
 
@@ -99,9 +111,15 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-def _numbers(name: str, text: str) -> tuple[int, ...]:
-    """`1,2,4` in rising order, each once; empty for an empty text."""
+def _numbers(name: str, text: str | None) -> tuple[int, ...] | None:
+    """`1,2,4` in rising order, each once; empty for an empty text, None for none."""
+    if text is None:
+        return None
     return tuple(sorted({_number(name, part.strip()) for part in text.split(",") if part.strip()}))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,37 +138,25 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--gguf", type=Path, nargs="+", default=[], help="GGUF files (else built)")
     what.add_argument("--engines", help="only these, e.g. onnx-fp32,onnx-int8,torch-bf16")
     how = parser.add_argument_group("how")
-    how.add_argument("--rounds", type=int, default=_DEFAULTS.rounds, help="interleaved rounds")
-    how.add_argument("--requests", type=int, default=_DEFAULTS.requests, help="in each round")
-    how.add_argument(
-        "--serve-rounds", type=int, default=_DEFAULTS.serve_rounds, help="rounds with clients"
-    )
-    how.add_argument(
-        "--prompt-tokens", type=int, default=_DEFAULTS.prompt_tokens, help="of the stated mix"
-    )
-    how.add_argument(
-        "--decode-tokens", type=int, default=_DEFAULTS.decode_tokens, help="of the stated mix"
-    )
+    for name, what_it_is in _NUMBERS.items():
+        default = getattr(_DEFAULTS, name)
+        how.add_argument(_option(name), type=int, help=f"{what_it_is} (default {default})")
     how.add_argument("--threads", default="auto", help="auto (sweep over free cores), or a number")
-    how.add_argument("--clients", default="1,2,4,8,16", help="clients at once; '' for none")
-    how.add_argument("--batches", default="1,8,32", help="encoders: batch sizes")
-    how.add_argument("--sequences", default="16,128,512", help="encoders: sequence lengths")
+    for name, what_it_is in _LISTS.items():
+        default = ",".join(map(str, getattr(_DEFAULTS, name)))
+        how.add_argument(_option(name), help=f"{what_it_is} (default {default})")
     how.add_argument(
         "--own-logits",
         action="store_true",
         help="prefill as each ONNX file does it, not the same logits in all engines",
     )
     how.add_argument("--quick", action="store_true", help="few rounds and clients: a look only")
-    how.add_argument("--seed", type=int, default=_DEFAULTS.seed, help="of prompts")
     gate = parser.add_argument_group("quality gate (a bundle's own limits go first)")
     gate.add_argument("--text", type=Path, help="held-out text (default: the model's own)")
     gate.add_argument("--task", type=Path, help="encoders: .jsonl of labelled texts")
-    gate.add_argument(
-        "--quality-tokens", type=int, default=_DEFAULTS.quality_tokens, help="positions compared"
-    )
-    gate.add_argument("--max-kld", type=float, default=_DEFAULTS.max_kld, help="mean, nats")
-    gate.add_argument("--max-accuracy-loss", type=float, default=_DEFAULTS.max_accuracy_loss)
-    gate.add_argument("--min-cosine", type=float, default=_DEFAULTS.min_cosine)
+    for name, what_it_is in _LIMITS.items():
+        default = getattr(_DEFAULTS, name)
+        gate.add_argument(_option(name), type=float, help=f"{what_it_is} (default {default})")
     out = parser.add_argument_group("output")
     out.add_argument("--work", type=Path, default=Request.work, help="where built files stay")
     out.add_argument("--out", type=Path, help="results (default: WORK/results)")

@@ -14,9 +14,10 @@ QUANTIZATIONS = (
 )
 
 # ONNX: docs/onnx.md says what each is.
-ONNX_DECODER_VARIANTS = ("int8-mixed", "int8-dynamic", "int8-block")
+ONNX_DECODER_VARIANTS = ("int8-mixed", "int8-fast", "int8-block", "int8-dynamic")
 ONNX_ENCODER_VARIANTS = ("int8-dynamic", "int8-block", "int8-static")
-INT8_EMBEDDING = frozenset({"int8-mixed"})  # the others keep the embedding in float32
+# The others keep the embedding in float32.
+INT8_EMBEDDING = frozenset({"int8-mixed", "int8-fast", "int8-block"})
 ONNX_VARIANTS = tuple(dict.fromkeys((*ONNX_DECODER_VARIANTS, *ONNX_ENCODER_VARIANTS)))
 
 # llama-quantize takes these short names too.

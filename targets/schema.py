@@ -97,8 +97,8 @@ class Onnx(Strict):
     """ONNX export: the INT8 variants that `auto` measures, and the mix of work that it weighs their
     speeds by: for decoders a prompt and an answer, for encoders a batch of sequences.
 
-    `max_accuracy_drop` is the share of a classifier's accuracy that may be lost (0.005: half a
-    point); decoders keep to `quality`.
+    `max_kld` is what INT8 may cost a decoder (mean, in nats, against FP32), `max_accuracy_drop` the
+    share of a classifier's accuracy that may be lost (0.005: half a point).
     """
 
     variants: tuple[str, ...] = ONNX_DECODER_VARIANTS
@@ -106,6 +106,7 @@ class Onnx(Strict):
     decode_tokens: int = Field(default=64, ge=1)
     batch_size: int = Field(default=8, ge=1)
     sequence_tokens: int = Field(default=128, ge=1)
+    max_kld: Positive = 0.003
     max_accuracy_drop: Share = 0.005
 
     @field_validator("variants")

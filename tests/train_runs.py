@@ -1,4 +1,4 @@
-"""Small trainings for tests: rows, a stage's run, and the worker in this process to save its start."""
+"""Small trainings for tests: rows, and the stage in a workspace."""
 
 from __future__ import annotations
 

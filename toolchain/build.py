@@ -9,6 +9,7 @@ build whose inputs, settings and versions are those of the finished bundle does 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,20 @@ from toolchain.stage import Input
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
+    from toolchain.backend import Backend
     from toolchain.export.exported import Exported
     from toolchain.plan import ModelPlan
     from toolchain.smoke import SmokeResult
+
+
+# Backend → module with export(job, plan, say) -> Exported.
+BACKENDS: dict[str, str] = {
+    "gguf": "toolchain.export.gguf.export",
+    "onnx": "toolchain.export.onnx.backend",
+    "onnx-encoder": "toolchain.export.onnx.encoder_backend",
+}
+Say = Callable[[str], None]
+Export = Callable[["Job", "ModelPlan", Say], "Exported"]
 
 
 @dataclass(frozen=True)
@@ -55,13 +67,11 @@ def build(request: BuildRequest, say: Callable[[str], None] = say_on_stderr) -> 
 
 
 def _build(job: Job, key: str, say: Callable[[str], None]) -> BuildResult:
-    from toolchain.export.gguf.export import export
-
     job, steps = run_chain(job, say)
     if "export" not in job.recipe.stages:
         return BuildResult(steps[-1].path, up_to_date=False)
     plan = plan_of(job)
-    exported = export(job, plan, say)
+    exported = export_backend(job.backend)(job, plan, say)
     if "bundle" not in job.recipe.stages:
         return BuildResult(exported.model.path, up_to_date=False)
     make_bundle(job, plan, steps, exported, say)
@@ -69,6 +79,12 @@ def _build(job: Job, key: str, say: Callable[[str], None]) -> BuildResult:
     result = BuildResult(job.bundle, up_to_date=False, smoke=smoke)
     up_to_date.write_log(job, key, passed=result.passed)
     return result
+
+
+def export_backend(backend: Backend) -> Export:
+    """The backend's export function."""
+    export: Export = importlib.import_module(BACKENDS[backend]).export
+    return export
 
 
 def make_bundle(

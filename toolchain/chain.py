@@ -79,7 +79,7 @@ def _prepare(state: State, say: Say) -> State:
         trust_remote_code=job.trust_remote_code,
     )
     data = run_stage(prepare, job.source, config, job.workspace, say)
-    texts = settle_texts(job.source.path, job.recipe, data.path)
+    texts = settle_texts(job.source.path, job.recipe, job.backend, data.path)
     return state.after(data, job=dataclasses.replace(job, texts=texts), data=data)
 
 
@@ -122,6 +122,7 @@ def _evaluate(state: State, say: Say) -> State:
     job, wanted = state.job, state.job.recipe.evaluate
     config = measure.Config(
         base=Input.of_artifact(job.source) if state.adapter else None,
+        labels=job.backend == "onnx-encoder",
         text=text_input(job, job.texts.evaluation),
         text_name=job.texts.evaluation.name,
         tasks=_tasks(job),

@@ -6,12 +6,21 @@ import os
 import sys
 from pathlib import Path
 
+from common.errors import UserError
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def module_command(module: str, *arguments: object) -> list[str]:
     """The command that runs one of our modules with this Python."""
     return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def script_command(script: Path) -> list[str]:
+    """The command that runs a script of this checkout. Raises `UserError` when it is not there."""
+    if not script.is_file():
+        raise UserError(f"{script} is missing", "run edgeforge from its source checkout")
+    return [sys.executable, str(script)]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ VERBS = {
     "build": "toolchain.commands.build",
     "plan": "toolchain.commands.plan",
     "smoke": "toolchain.commands.smoke",
+    "bench": "toolchain.commands.bench",
     "ollama": "toolchain.commands.ollama",
     "evaluate": "toolchain.commands.evaluate",
     "chat": "toolchain.commands.chat",

@@ -18,14 +18,15 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from common.closing import Closing
 from common.errors import UserError
 from runtimes.protocol import Classifier, Embedder, TokenTagger
 from toolchain.models import OpenOptions, model_path
 
 KINDS = {
+    "bundle": "toolchain.encoder_kinds.bundle",
     "onnx": "toolchain.encoder_kinds.onnx",
     "adapter": "toolchain.encoder_kinds.adapter",
     "checkpoint": "toolchain.encoder_kinds.checkpoint",
@@ -38,7 +39,7 @@ Engine = TypeVar("Engine", Classifier, Embedder, TokenTagger, Any)
 
 
 @dataclass
-class OpenEncoder(Generic[Engine]):
+class OpenEncoder(Closing, Generic[Engine]):
     """A loaded model. `companion` is the folder with its own test data, if any; `max_tokens` is how
     long a text may be before it is cut."""
 
@@ -49,17 +50,6 @@ class OpenEncoder(Generic[Engine]):
     companion: Path
     max_tokens: int
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __enter__(self) -> OpenEncoder[Engine]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the engine."""

@@ -48,11 +48,13 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Texts:
-    """What a model is calibrated and measured on; `task` may be None."""
+    """What a model is calibrated and measured on; `task` may be None. `data` is the folder of
+    prepared splits that they come from, where there is one."""
 
     calibration: TextSource
     evaluation: TextSource
     task: Input | None
+    data: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Job:
     @property
     def budget(self) -> dict[str, float]:
         """`max_kld` and `min_task_share`: the recipe's where it sets them, else the target's."""
-        return quality_budget(self.recipe, self.target)
+        return quality_budget(self.recipe, self.target, self.backend)
 
 
 def settle(request: BuildRequest) -> Job:
@@ -115,7 +117,7 @@ def settle(request: BuildRequest) -> Job:
         source=source,
         info=info,
         workspace=workspace,
-        texts=settle_texts(folder, recipe),
+        texts=settle_texts(folder, recipe, backend),
         data=tuple(data_input(path) for path in recipe.data.files),
         trust_remote_code=request.trust_remote_code,
     )
@@ -181,7 +183,9 @@ def require_room(job: Job, found: ModelPlan) -> None:
         )
 
 
-def settle_texts(checkpoint: Path, recipe: Recipe, data: Path | None = None) -> Texts:
+def settle_texts(
+    checkpoint: Path, recipe: Recipe, backend: Backend, data: Path | None = None
+) -> Texts:
     """The recipe's texts, else those of the prepared `data`, else the checkpoint's own, else the
     project's. Raises `UserError` when calibration and evaluation text share a document."""
     from toolchain.data.prepare import stage as prepare
@@ -204,5 +208,8 @@ def settle_texts(checkpoint: Path, recipe: Recipe, data: Path | None = None) -> 
     require_held_out(calibration, evaluation)
     wanted = given(recipe.evaluate.task, prepare.TASK)
     path = wanted or checkpoint / COMPANION_FOLDER / "task.jsonl"
-    task = Input.of_file(path) if task_examples(checkpoint, wanted) else None
-    return Texts(calibration, evaluation, task)
+    if backend == "onnx-encoder":
+        task = Input.of_file(path) if path.is_file() else None
+    else:
+        task = Input.of_file(path) if task_examples(checkpoint, wanted) else None
+    return Texts(calibration, evaluation, task, data)

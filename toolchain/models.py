@@ -17,9 +17,9 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from common.closing import Closing
 from common.errors import UserError
 from runtimes.protocol import Runtime
 from runtimes.streaming import Stream
@@ -47,7 +47,7 @@ class OpenOptions:
 
 
 @dataclass
-class OpenModel:
+class OpenModel(Closing):
     """A loaded model with all that prompts and reports need; `close` frees it.
 
     `companion` is a folder with the model's chat format and, for a checkpoint, its companion data.
@@ -66,17 +66,6 @@ class OpenModel:
     companion: Path
     facts: Mapping[str, Any] = field(default_factory=dict)
     on_close: Sequence[Callable[[], object]] = ()
-
-    def __enter__(self) -> OpenModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the engine and what lay beside it."""

@@ -28,11 +28,12 @@ def planned_stages(recipe: Recipe, backend: str = "gguf") -> list[str]:
     return [*prepare, *(step for stage in recipe.stages for step in steps.get(stage, [stage]))]
 
 
-def quality_budget(recipe: Recipe, target: Target) -> dict[str, float]:
+def quality_budget(recipe: Recipe, target: Target, backend: str = "gguf") -> dict[str, float]:
     """The recipe's budget where it sets one, else the target's."""
     max_kld, share = recipe.quality.max_kld, recipe.quality.min_task_share
+    own = target.quality.max_kld if backend == "gguf" else target.onnx.max_kld
     return {
-        "max_kld": target.quality.max_kld if max_kld is None else max_kld,
+        "max_kld": own if max_kld is None else max_kld,
         "min_task_share": target.quality.min_task_share if share is None else share,
     }
 
@@ -44,7 +45,7 @@ def plan_json(found: ModelPlan, target: Target, recipe: Recipe) -> dict[str, Any
         "order": list(found.order),
         "shape": dataclasses.asdict(found.shape),
         "stages": planned_stages(recipe, found.backend),
-        "quality": quality_budget(recipe, target),
+        "quality": quality_budget(recipe, target, found.backend),
     }
 
 
@@ -111,7 +112,7 @@ def _table(candidates: Sequence[Candidate]) -> list[str]:
 
 
 def _choice(found: ModelPlan, target: Target, recipe: Recipe) -> list[str]:
-    plan, budget = found.plan, quality_budget(recipe, target)
+    plan, budget = found.plan, quality_budget(recipe, target, found.backend)
     lines = [
         f"passed over: {c.size.quantization} {c.reason}" for c in plan.candidates if not c.fits
     ]

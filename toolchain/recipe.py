@@ -47,7 +47,8 @@ class Merge(Strict):
 
 class Export(Strict):
     """The export. `format` auto is what the quantization named belongs to, else what the target
-    runs; encoders become ONNX. The keys from `intermediate` on are GGUF's, but for calibration."""
+    runs; encoders become ONNX. `smooth` is for ONNX, `calibration` for both, the other
+    keys from `intermediate` on are GGUF's."""
 
     format: Literal["auto", "gguf", "onnx"] = "auto"
     quantization: str = "auto"
@@ -57,6 +58,7 @@ class Export(Strict):
     calibration_tokens: int = Field(default=16384, ge=512)
     tensor_types: dict[str, str] = Field(default_factory=dict)
     pure: bool = False
+    smooth: bool = True
 
 
 class Evaluate(Strict):

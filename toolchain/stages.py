@@ -17,11 +17,16 @@ STAGES = {
     "imatrix": "toolchain.export.gguf.imatrix",
     "quantize": "toolchain.export.gguf.quantize",
     "onnx-export": "toolchain.export.onnx.export",
+    "onnx-smooth": "toolchain.export.onnx.smooth",
+    "onnx-quantize": "toolchain.export.onnx.quantize",
     "parity": "toolchain.evaluate.parity",
     "quality": "toolchain.evaluate.quality",
     "onnx-encoder-export": "toolchain.export.onnx.encoder_export",
     "onnx-encoder-quantize": "toolchain.export.onnx.encoder_quantize",
     "onnx-encoder-sensitivity": "toolchain.export.onnx.sensitivity",
+    "onnx-encoder-quality": "toolchain.export.onnx.encoder_check",
+    "onnx-parity": "toolchain.evaluate.onnx_parity",
+    "onnx-quality": "toolchain.evaluate.onnx_quality",
     "bundle": "toolchain.export.bundle",
 }
 

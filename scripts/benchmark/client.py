@@ -9,9 +9,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
+from common.closing import Closing
 from common.errors import UserError
 from runtimes.timed import TimedOptions
 
@@ -20,7 +20,7 @@ _QUIT_SEC = 20
 _LAST_WORDS = 600
 
 
-class WorkerClient:
+class WorkerClient(Closing):
     """A worker process. `name` stands in its error messages.
 
         with WorkerClient("torch-fp32") as worker:
@@ -56,17 +56,6 @@ class WorkerClient:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    def __enter__(self) -> WorkerClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def load(
         self,

@@ -9,10 +9,9 @@ from typing import Any
 
 from benchmark.client import WorkerClient
 from benchmark.fleet import Fleet, turns
-from benchmark.machine import bandwidth_at
 from benchmark.records import EngineResult, EngineSpec
 from benchmark.settings import Settings
-from benchmark.statistics import latencies, spread
+from benchmark.statistics import latencies, percentile, spread
 
 Rows = dict[str, dict[str, list[float]]]
 # At so many clients one request each is enough of a sample.
@@ -41,6 +40,7 @@ def run_requests(fleet: Fleet, settings: Settings, vocab_size: int) -> Rows:
     """`rounds` rounds in which each engine makes `requests` requests, one after another."""
     rows: Rows = defaultdict(lambda: defaultdict(list))
     for round_ in range(settings.rounds):
+        fleet.measure_bandwidth(round_)
         for spec in turns(fleet.specs, round_):
             with fleet.turn(spec) as (worker, energy):
                 made = [
@@ -104,14 +104,13 @@ def engine_results(
     rows: Rows,
     served: Mapping[str, Mapping[int, Any]],
     single_peaks: Mapping[str, int],
-    machine: dict[str, Any],
     kv_elements_per_token: int | None,
     settings: Settings,
 ) -> list[EngineResult]:
     """Every engine's figures from the rows of all rounds."""
     results = []
     for spec in fleet.specs:
-        mine, facts = rows[spec.name], fleet.facts[spec.name]
+        mine, facts = rows[spec.name], fleet.facts_of(spec)
         figures: dict[str, Any] = {
             name: spread(mine[name]).as_json()
             for name in ("ttft_sec", "prefill_tokens_per_sec", "decode_tokens_per_sec")
@@ -126,15 +125,25 @@ def engine_results(
         read = bytes_per_token(facts, kv_elements_per_token, settings)
         figures["bytes_per_token"] = read
         if read:
-            speed = figures["decode_tokens_per_sec"]["median"]
-            ceiling = bandwidth_at(machine, fleet.threads[spec.name]) / read
-            figures["bandwidth_share"] = speed / ceiling
+            figures["bandwidth_share"] = bandwidth_share(fleet, spec, read)
         cores = fleet.cores[: fleet.threads[spec.name]]
         threads = fleet.threads[spec.name]
         results.append(
             EngineResult(spec.name, spec.engine, spec.file_bytes, threads, cores, facts, figures)
         )
     return results
+
+
+def bandwidth_share(fleet: Fleet, spec: EngineSpec, read_bytes: int) -> float:
+    """Bytes that decoding read per second over the bandwidth measured in the same round with as
+    many threads: the median over rounds."""
+    ceilings = fleet.bandwidths[fleet.threads[spec.name]]
+    speeds: dict[int, list[float]] = defaultdict(list)
+    for row in fleet.measurements:
+        if row.engine == spec.name and row.metric == "decode_tokens_per_sec":
+            speeds[row.round].append(row.value)
+    shares = [percentile(s, 50) * read_bytes / ceilings[r] for r, s in speeds.items()]
+    return percentile(shares, 50)
 
 
 def bytes_per_token(

@@ -47,21 +47,14 @@ def encoder_quality(
         labels = None
     tokenizer = load_tokenizer(inputs.checkpoint)
     expected = _outputs(fleet, reference, tokenizer, texts, inputs.max_tokens)
+    right = _ids(labels, inputs.config, task) if labels is not None else None
     rows = {}
-    if labels is not None:
-        rows[reference.name] = _scores(expected, _ids(labels, inputs.config, task))
     for spec in fleet.specs:
         # A plain checkpoint's pooling may be another than the exported graph's.
-        if spec.name == reference.name or (
-            heads == "embedding" and spec.engine != reference.engine
-        ):
-            continue
-        found = _outputs(fleet, spec, tokenizer, texts, inputs.max_tokens)
-        rows[spec.name] = _against(expected, found, heads)
-        if labels is not None:
-            scores = _scores(found, _ids(labels, inputs.config, task))
-            loss = rows[reference.name]["accuracy"] - scores["accuracy"]
-            rows[spec.name] = {**scores, "accuracy_loss": loss, **rows[spec.name]}
+        foreign = heads == "embedding" and spec.engine != reference.engine
+        if spec.name != reference.name and not foreign:
+            found = _outputs(fleet, spec, tokenizer, texts, inputs.max_tokens)
+            rows[spec.name] = _against(expected, found, heads, right)
     if not rows:
         return None
     where = task.name if task else "held-out text"
@@ -106,26 +99,18 @@ def _outputs(
     return np.concatenate(parts).astype(np.float32)
 
 
-def _scores(rows: Rows, right: NDArray[np.int64]) -> dict[str, float]:
-    """Accuracy, and the mean F1 of the labels that some text has or got."""
-    import numpy as np
+def _against(
+    expected: Rows, found: Rows, heads: str, right: Sequence[int] | None
+) -> dict[str, float]:
+    """Figures against the reference's results, and the right labels where they are known."""
+    from toolchain.export.onnx.encoder_metrics import classifier_figures, embedding_figures
 
-    got = rows.argmax(-1)
-    f1 = []
-    for label in sorted({*right.tolist(), *got.tolist()}):
-        hits = ((got == label) & (right == label)).sum()
-        f1.append(2 * hits / ((got == label).sum() + (right == label).sum()))
-    return {"accuracy": float((got == right).mean()), "macro_f1": float(np.mean(f1))}
-
-
-def _against(expected: Rows, found: Rows, heads: str) -> dict[str, float]:
-    import numpy as np
-
-    if heads == "classifier":
-        return {"agreement": float((expected.argmax(-1) == found.argmax(-1)).mean())}
-    norms = np.linalg.norm(expected, axis=-1) * np.linalg.norm(found, axis=-1)
-    cosine = (expected * found).sum(-1) / np.maximum(norms, 1e-12)
-    return {"cosine_mean": float(cosine.mean()), "cosine_min": float(cosine.min())}
+    if heads == "embedding":
+        return embedding_figures(expected, found)
+    figures = classifier_figures(expected, found, right)
+    if right is not None:
+        figures["accuracy_loss"] = figures["reference_accuracy"] - figures["accuracy"]
+    return figures
 
 
 def _companion(checkpoint: Path) -> Path | None:
@@ -158,10 +143,8 @@ def _labelled(path: Path) -> tuple[list[str], list[Any]]:
     return texts, labels
 
 
-def _ids(labels: Sequence[Any], config: Mapping[str, Any], path: Path | None) -> NDArray[np.int64]:
+def _ids(labels: Sequence[Any], config: Mapping[str, Any], path: Path | None) -> list[int]:
     """Label ids: numbers as they are, names by the checkpoint's `label2id`."""
-    import numpy as np
-
     table = {str(name): int(i) for name, i in (config.get("label2id") or {}).items()}
     ids = [table.get(str(label), label) for label in labels]
     unknown = next((label for label in ids if not isinstance(label, int)), None)
@@ -169,7 +152,7 @@ def _ids(labels: Sequence[Any], config: Mapping[str, Any], path: Path | None) ->
         raise UserError(
             f"{path}: the model has no label '{unknown}'", f"its labels: {', '.join(table)}"
         )
-    return np.asarray(ids, np.int64)
+    return ids
 
 
 def _texts(checkpoint: Path, text: Path | None) -> list[str]:

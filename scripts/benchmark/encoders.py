@@ -52,6 +52,7 @@ def run_cells(
     rows: Rows = defaultdict(lambda: defaultdict(list))
     energy_rows: dict[str, dict[Cell, list[float]]] = defaultdict(lambda: defaultdict(list))
     for round_ in range(settings.rounds):
+        fleet.measure_bandwidth(round_)
         for cell in cells:
             tokens = tokens_of(cell, vocab_size, settings.seed + round_)
             at = {"round": round_, "batch": cell[0], "sequence": cell[1]}
@@ -100,7 +101,7 @@ def engine_results(
                 spec.file_bytes,
                 threads,
                 fleet.cores[:threads],
-                fleet.facts[spec.name],
+                fleet.facts_of(spec),
                 {"cells": cells, "peak_rss_bytes": fleet.peaks[spec.name]},
             )
         )

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmark.client import WorkerClient
-from benchmark.records import FP32, INT8, EngineSpec, Measurement
+from benchmark.records import EngineSpec, Measurement
 from common.errors import UserError
 from runtimes.cores import Load, LoadWatch
 from runtimes.energy import Meter, Reading, measuring
@@ -45,6 +45,8 @@ class Fleet:
     loads: list[Load] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     peaks: dict[str, int] = field(default_factory=dict)
+    bandwidths: dict[int, dict[int, float]] = field(default_factory=dict)
+    sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
     _open: dict[str, WorkerClient] = field(default_factory=dict)
     _warm: Callable[[WorkerClient], object] = lambda worker: None
 
@@ -76,18 +78,6 @@ class Fleet:
         """What a freshly loaded worker does before anything counts."""
         self._warm = warm
 
-    def prompt_logits(self) -> dict[str, bool]:
-        """By ONNX engine whether its file computes the logits of every prompt token; known only
-        once it is loaded."""
-        found = {}
-        for spec in self.specs:
-            if spec.name in (FP32, INT8):
-                with WorkerClient(spec.name, 1) as worker:
-                    options = replace(self.options, threads=1)
-                    answer = worker.load(self.kind, spec.engine, spec.path, options, ())
-                    found[spec.name] = bool(answer["facts"]["all_logits"])
-        return found
-
     def sweep(self, timed: Callable[[WorkerClient], float], fixed: int | None) -> None:
         """Find each engine's best thread count: the least of the times that `timed` gives.
 
@@ -106,6 +96,7 @@ class Fleet:
                 tried = list(times.values())
                 if len(tried) > 2 and min(tried[-2:]) > _WORSE * min(tried):
                     break
+            self.sweeps[spec.name] = times
             self.threads[spec.name] = min(times, key=lambda n: times[n])
             shown = ", ".join(f"{n}: {sec:.3f} s" for n, sec in times.items())
             self.say(f"{spec.name}: threads {self.threads[spec.name]} ({shown})")
@@ -125,12 +116,34 @@ class Fleet:
         if not self.keeps_loaded:
             self._open.pop(spec.name).close()
 
+    def measure_bandwidth(self, round_: int) -> None:
+        """Read bandwidth with each thread count in use, on the engines' cores: an engine's share
+        of it is taken within the round, since other work lowers both."""
+        with WorkerClient("memory", 1) as worker:
+            for threads in sorted({1, len(self.cores), *self.threads.values()}):
+                cores = list(self.cores[:threads])
+                answer = worker.ask("bandwidth", threads=threads, cores=cores)
+                value = float(answer["bytes_per_sec"])
+                self.bandwidths.setdefault(threads, {})[round_] = value
+                self.measurements.append(
+                    Measurement(
+                        "memory", "", "read_bandwidth_bytes_per_sec", value, round_, 0, threads
+                    )
+                )
+
     @contextmanager
     def beside(self, spec: EngineSpec) -> Iterator[WorkerClient]:
         """A worker for what is not timed."""
         yield self._worker(spec)
         if not self.keeps_loaded:
             self._open.pop(spec.name).close()
+
+    def facts_of(self, spec: EngineSpec) -> dict[str, Any]:
+        """What the engine told of its model, and the seconds that the sweep saw by thread count."""
+        facts = dict(self.facts[spec.name])
+        if times := self.sweeps.get(spec.name):
+            facts["sweep_sec_by_threads"] = {str(n): sec for n, sec in times.items()}
+        return facts
 
     def record(self, spec: EngineSpec, phase: str, metric: str, value: float, **at: Any) -> None:
         """Note one figure of an engine."""

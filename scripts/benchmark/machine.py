@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -50,17 +50,15 @@ def read_bandwidths(cores: int) -> dict[str, float]:
     return {str(n): measure_bandwidth_bytes_per_sec(n) for n in sorted({1, cores})}
 
 
-def bandwidth_at(machine: dict[str, Any], threads: int) -> float:
-    """The measured read bandwidth that `threads` threads could use: that of all cores where more
-    than one computes."""
-    bandwidths = machine["read_bandwidth_bytes_per_sec"]
-    key = str(threads) if str(threads) in bandwidths else max(bandwidths, key=int)
-    return float(bandwidths[key])
-
-
-def highest_bandwidths(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """The larger of two measurements: other work only ever lowers what can be read."""
-    return {n: max(value, after.get(n, 0.0)) for n, value in before.items()}
+def highest_bandwidths(
+    before: Mapping[str, float], rounds: Mapping[int, Mapping[int, float]]
+) -> dict[str, float]:
+    """By thread count the highest measured: other work only ever lowers what can be read."""
+    highest = dict(before)
+    for threads, by_round in rounds.items():
+        values = [*by_round.values(), highest.get(str(threads), 0.0)]
+        highest[str(threads)] = max(values)
+    return dict(sorted(highest.items(), key=lambda item: int(item[0])))
 
 
 def load_summary(loads: Sequence[Load]) -> dict[str, Any]:

@@ -69,16 +69,17 @@ def bars(title: str, rows: Sequence[Bar], *, mark: float | None = None) -> str:
 
 def lines(title: str, rows: Sequence[Line], x_title: str) -> str:
     """Lines over few x values, evenly spaced, y from 0; a legend below."""
-    left, right, top, height = 34, 8, 8, 150
+    right, top, height = 14, 8, 150
     xs = sorted({x for row in rows for x, _ in row.points})
     largest = nice(max([y for row in rows for _, y in row.points] + [1e-12]))
+    left = 8 + _CHARACTER * max(len(f"{largest * i / 4:,.6g}") for i in range(5))
     width = WIDTH - left - right
     at = {x: left + (width * i / max(1, len(xs) - 1)) for i, x in enumerate(xs)}
     parts = []
     for i in range(5):
         value = largest * i / 4
         y = top + height - height * i / 4
-        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{WIDTH - right}"/>')
+        parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{WIDTH - right}"/>')
         parts.append(_text(left - 4, y + 4, f"{value:,.6g}", css="v e"))
     for x in xs:
         parts.append(_text(at[x], top + height + 14, f"{x:g}", css="v m"))

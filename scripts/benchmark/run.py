@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmark import decoders, encoders
+from benchmark import decoders, encoders, onnx_stages
 from benchmark.encoder_quality import encoder_quality
 from benchmark.fleet import Fleet
 from benchmark.inputs import Inputs, prepare
@@ -16,7 +16,6 @@ from benchmark.machine import (
     choose_cores,
     highest_bandwidths,
     load_summary,
-    read_bandwidths,
     read_machine,
 )
 from benchmark.quality import decoder_quality, manifest_quality
@@ -54,6 +53,8 @@ def benchmark(request: Request, say: Callable[[str], None] = say_on_stderr) -> R
     with fleet:
         run = _decoder_result if inputs.kind == "decoder" else _encoder_result
         result = run(fleet, inputs, settings, machine, request)
+    bandwidths = highest_bandwidths(machine["read_bandwidth_bytes_per_sec"], fleet.bandwidths)
+    machine["read_bandwidth_bytes_per_sec"] = bandwidths
     result.machine = {**machine, **load_summary(fleet.loads)}
     faults, notes = judge(result.kind, result.ratios, result.quality, settings)
     result.faults += faults
@@ -78,9 +79,8 @@ def _decoder_result(
     rows = decoders.run_requests(fleet, settings, vocab_size)
     single_peaks = dict(fleet.peaks)
     served = decoders.run_clients(fleet, settings, vocab_size)
-    _measure_bandwidth_again(machine, len(fleet.cores))
     engines = decoders.engine_results(
-        fleet, rows, served, single_peaks, machine, inputs.kv_elements_per_token, settings
+        fleet, rows, served, single_peaks, inputs.kv_elements_per_token, settings
     )
     quality = manifest_quality(dict(inputs.manifest or {}))
     quality = quality or decoder_quality(fleet, inputs, settings, request.text)
@@ -113,7 +113,6 @@ def _encoder_result(
         )
     encoders.sweep_threads(fleet, settings, cells, vocab_size)
     rows, energy = encoders.run_cells(fleet, settings, cells, vocab_size)
-    _measure_bandwidth_again(machine, len(fleet.cores))
     engines = encoders.engine_results(fleet, rows, energy)
     return Result(
         inputs.model,
@@ -128,16 +127,14 @@ def _encoder_result(
     )
 
 
-def _measure_bandwidth_again(machine: dict[str, Any], cores: int) -> None:
-    """Keep the higher figure: it is the ceiling that speeds are held against."""
-    before = machine["read_bandwidth_bytes_per_sec"]
-    machine["read_bandwidth_bytes_per_sec"] = highest_bandwidths(before, read_bandwidths(cores))
-
-
 def _work_alike(fleet: Fleet, alike: bool) -> list[str]:
     """Have all engines compute the same logits in prefill: those of every prompt token where an
     ONNX file does so, else those of the last one. Returns what to say of it."""
-    every = fleet.prompt_logits()
+    every = {
+        spec.name: onnx_stages.computes_all_logits(spec.path)
+        for spec in fleet.specs
+        if spec.engine == "onnxruntime"
+    }
     wants_all = alike and any(every.values())
     fleet.options = replace(fleet.options, all_logits=wants_all)
     if not alike:

@@ -24,7 +24,8 @@ class Settings:
 
     `requests` are made by each engine in each of `rounds`; `serve_rounds` rounds follow for the
     `clients` at once. An encoder's batch is repeated for `min_cell_sec` in each round. `threads`
-    None sweeps. Limits: mean KLD in nats, loss of accuracy as a share of 1, mean cosine.
+    None sweeps. Limits: mean KLD in nats, loss of accuracy and
+    agreement with FP32 (where texts have no labels) as shares of 1, mean cosine.
     """
 
     rounds: int = 5
@@ -42,6 +43,7 @@ class Settings:
     quality_tokens: int = 2048
     max_kld: float = 0.03
     max_accuracy_loss: float = 0.005
+    min_agreement: float = 0.985
     min_cosine: float = 0.99
     seed: int = 0
 

@@ -113,6 +113,8 @@ def quality_faults(quality: Mapping[str, Any] | None, settings: Settings) -> lis
         "accuracy_loss": (settings.max_accuracy_loss, True, "loss of accuracy"),
         "cosine_mean": (settings.min_cosine, False, "mean cosine"),
     }
+    if mine and "accuracy_loss" not in mine:
+        limits["agreement"] = (settings.min_agreement, False, "agreement with FP32")
     if not mine or not limits.keys() & mine.keys():
         return None
     faults = []

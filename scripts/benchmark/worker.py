@@ -96,6 +96,14 @@ class Worker:
         np.save(file, self._need_encoder().outputs(ids, ones))
         return {}
 
+    def bandwidth(self, threads: int, cores: list[int]) -> Answer:
+        """Memory read bandwidth on these cores."""
+        from runtimes.host import measure_bandwidth_bytes_per_sec
+
+        if cores:
+            pin(cores)
+        return {"bytes_per_sec": measure_bandwidth_bytes_per_sec(threads)}
+
     def memory(self) -> Answer:
         return {"peak_rss_bytes": peak_rss_bytes()}
 
@@ -117,7 +125,8 @@ class Worker:
 
 
 COMMANDS = (
-    *("load", "prefill", "decode", "request", "serve", "logits", "encode", "outputs", "memory"),
+    *("load", "prefill", "decode", "request", "serve", "logits"),
+    *("encode", "outputs", "memory", "bandwidth"),
 )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 
 import pytest
+from tiny_adapters import trained_adapter
 from tiny_models import tiny_llama
 
 from toolchain import cli
@@ -144,3 +146,43 @@ def test_bad_models(
     wide = tiny_llama(folder / "wide", hidden=128, ffn=96, vocab=340)
     message = refused(capsys, wide, "--against", gguf, "--text-tokens", 8)
     assert "vocabularies differ: wide has 340 tokens, model-F32 has 320" in message
+
+
+def test_an_adapter_whose_base_moved(
+    checkpoint: Path,
+    task: Path,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    adapter = folder / "adapter"
+    trained_adapter(checkpoint, adapter)
+    asked = ["--task", str(task), "--text-tokens", "64", "--max-tokens", "4", "--json"]
+    asked += ["--metrics", "exact_match,accuracy,f1,bleu,rouge,chrf"]
+    assert cli.main(["evaluate", str(adapter), *asked]) == 0
+    before = json.loads(capsys.readouterr().out)
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    config["base_model_name_or_path"] = "moved"
+    (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    message = refused(capsys, adapter)
+    assert "the base 'moved' of adapter" in message and "hint: say where it lies: --base" in message
+    moved = ["evaluate", str(adapter), *asked, "--base", str(checkpoint)]
+    assert cli.main([*moved, "--against", str(checkpoint)]) == 0
+    after = json.loads(capsys.readouterr().out)
+    assert after["perplexity"] == pytest.approx(before["perplexity"], rel=1e-5)
+    assert after["scores"] == before["scores"] and "chrf" in after["scores"]
+    assert after["comparison"]["kld_mean"] > 1e-4
+    monkeypatch.setattr("sys.stdin", io.StringIO("turn on the lamp\n"))
+    base = ["--base", str(checkpoint), "--max-tokens", "4"]
+    assert cli.main(["chat", str(adapter), *base]) == 0
+    chatted = capsys.readouterr().out
+    assert cli.main(["generate", str(adapter), "turn on the lamp", *base]) == 0
+    assert chatted.strip() == capsys.readouterr().out.strip()
+
+
+def test_options_of_the_harness_need_it(
+    gguf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "are for --harness" in refused(capsys, gguf, "--limit", 3)
+    assert "its own tasks" in refused(capsys, gguf, "--harness", "a", "--text", "none")
+    assert "test sets of classifiers" in refused(capsys, gguf, "--map", "label=a")

@@ -65,8 +65,7 @@ def test_bad_input(
     for more, told in (
         ([str(tmp_path / "nothing.csv")], "does not exist"),
         ([str(tmp_path / "wrong.csv")], "columns found: ask, reply"),
-        ([str(tmp_path)], "has no train.jsonl"),
-        ([str(tmp_path), str(chats)], "names a folder and more"),
+        ([str(tmp_path)], "is no folder that"),
         ([str(chats)], "is no result of training"),
     ):
         assert main([*words, *more]) == EXIT_BAD_INPUT

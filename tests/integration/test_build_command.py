@@ -11,18 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import ROOT, edgeforge
 from tiny_models import tiny_llama
 
-ROOT = Path(__file__).parents[2]
 MODELS = ROOT.parent / "shared" / "assets" / "models"
-
-
-def edgeforge(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "toolchain", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=280
-    )
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from benchmark import decoders, encoders
 from benchmark.files import csv_text, json_lines, require_writable, write_files
-from benchmark.fleet import thread_counts, turns
-from benchmark.machine import NOT_READABLE, bandwidth_at, highest_bandwidths, load_summary
+from benchmark.fleet import Fleet, thread_counts, turns
+from benchmark.machine import NOT_READABLE, highest_bandwidths, load_summary
 from benchmark.page import page
 from benchmark.page_strings import STRINGS
 from benchmark.plots import Bar, Line, bars, lines, nice, number
@@ -31,6 +31,7 @@ from benchmark.verdict import decoder_ratios, encoder_ratios, judge, quality_fau
 
 from common.errors import UserError
 from runtimes.cores import Load
+from runtimes.timed import TimedOptions
 
 EVIL = "<script>alert('x')</script> & \"co\""
 
@@ -215,7 +216,11 @@ def test_a_bundle_s_own_limit_goes_first() -> None:
 
 
 def test_quality_without_a_gated_figure_is_no_pass() -> None:
-    assert quality_faults({"engines": {INT8: {"agreement": 1.0}}}, Settings()) is None
+    assert quality_faults({"engines": {INT8: {"top1_agreement": 1.0}}}, Settings()) is None
+    agreeing = {"engines": {INT8: {"agreement": 0.5}}}
+    assert [fault.what for fault in quality_faults(agreeing, Settings()) or []] == ["agreement"]
+    labelled = {"engines": {INT8: {"agreement": 0.5, "accuracy_loss": 0.0}}}
+    assert quality_faults(labelled, Settings()) == []
     result = decoder_result([1.0], [0.5])
     assert any(note.startswith("no quality gate") for note in result.notes)
 
@@ -252,9 +257,21 @@ def test_bytes_of_a_token_are_weights_and_cache() -> None:
     assert decoders.bytes_per_token({}, 8, settings) is None
 
 
-def test_bandwidth_is_that_of_the_threads() -> None:
-    assert bandwidth_at(machine(), 1) == 10e9 and bandwidth_at(machine(), 7) == 20e9
-    assert highest_bandwidths({"1": 5.0, "2": 9.0}, {"1": 6.0, "2": 8.0}) == {"1": 6.0, "2": 9.0}
+def test_the_highest_bandwidth_counts() -> None:
+    rounds = {1: {0: 6.0, 1: 4.0}, 2: {0: 8.0}, 12: {0: 30.0}}
+    found = highest_bandwidths({"1": 5.0, "2": 9.0}, rounds)
+    assert list(found.items()) == [("1", 6.0), ("2", 9.0), ("12", 30.0)]
+
+
+def test_a_share_is_taken_within_the_round(tmp_path: Path) -> None:
+    spec = EngineSpec(FP32, "onnxruntime", tmp_path)
+    fleet = Fleet("decoder", [spec], (0,), TimedOptions(1, 8), None, 8 << 30, lambda line: None)
+    fleet.threads[FP32] = 1
+    # The second round met a busy machine: half the bandwidth, half the speed.
+    fleet.bandwidths = {1: {0: 1000.0, 1: 500.0}}
+    for round_, speed in enumerate((40.0, 20.0)):
+        fleet.record(spec, "request", "decode_tokens_per_sec", speed, round=round_)
+    assert decoders.bandwidth_share(fleet, spec, 10) == pytest.approx(0.4)
 
 
 def test_a_busy_machine_is_told() -> None:
@@ -353,6 +370,9 @@ def test_plots_stay_within_their_frame() -> None:
     text = bars("t", rows, mark=1) + lines("t", [Line("l", [(1, 2.0), (16, 3.0)])], "x")
     places = [float(x) for x in re.findall(r'\bx="([\d.]+)"', text)]
     assert max(places) <= 340 and min(places) >= 0
+    wide = lines("t", [Line("l", [(1, 20_000.0), (2, 1.0)])], "x")
+    ends = re.findall(r'class="v e" x="([\d.]+)" y="[\d.]+">([^<]+)<', wide)
+    assert ends and all(float(x) - 6 * len(label) >= 0 for x, label in ends)
     assert [nice(x) for x in (0.7, 1, 3, 130)] == pytest.approx([0.8, 1, 4, 200])
     assert [number(x) for x in (0, 1234.5, 12.34, 0.0123)] == ["0", "1,234", "12.3", "0.0123"]
 

@@ -82,7 +82,7 @@ def test_labels(encoder: Path, tmp_path: Path) -> None:
         encode(encoder, data, tmp_path / "unseen")
     assert "validation.jsonl line 1: the label 'hot' is not in train" in caught.value.details[0]
     data = write_data(tmp_path / "f", train=class_rows(1))
-    with pytest.raises(UserError, match="all rows of train.jsonl have the label 'cold'"):
+    with pytest.raises(UserError, match=r"all rows of train\.jsonl have the label 'cold'"):
         encode(encoder, data, tmp_path / "one")
     mixed = [*class_rows(2), {"text": "no label"}]
     with pytest.raises(UserError, match="line 3 has no label that is text"):

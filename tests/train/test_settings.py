@@ -91,3 +91,25 @@ def test_checkpoints_count_once_sealed(tmp_path: Path) -> None:
     checkpoints.rotate(tmp_path, keep=(9,))
     steps = [checkpoints.step_of(path) for path in checkpoints.complete_checkpoints(tmp_path)]
     assert steps == [9, 11, 12]
+
+
+def test_only_what_changes_the_result_is_in_the_stage_key(tmp_path: Path) -> None:
+    from toolchain.stage import Input
+    from toolchain.train.finetune import Config
+
+    data = Input(digest="d", path=tmp_path)
+
+    def dumped(settings: Finetune) -> dict[str, object]:
+        return Config(data=data, settings=settings).model_dump(mode="json")
+
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("num_processes: 2\n")
+    here = dumped(Finetune(accelerate_config=tmp_path / "a.yaml", saves_per_epoch=9))
+    assert here == dumped(Finetune(accelerate_config=tmp_path / "b.yaml"))
+    assert here != dumped(Finetune())
+    assert str(tmp_path) not in str(here)
+    (tmp_path / "b.yaml").write_text("num_processes: 4\n")
+    assert here != dumped(Finetune(accelerate_config=tmp_path / "b.yaml"))
+    assert dumped(Finetune()) != dumped(Finetune(processes=2, batch_size=8))  # sums round apart
+    with pytest.raises(UserError, match=r"accelerate_config .*none.yaml does not exist"):
+        dumped(Finetune(accelerate_config=tmp_path / "none.yaml"))

@@ -19,6 +19,7 @@ EXAMPLES = (
     "edgeforge evaluate demo",
     "edgeforge evaluate build/edgeforge-demo/laptop --against demo",
     "edgeforge evaluate MODEL --task test.jsonl --metrics exact_match,bleu --answers answers.csv",
+    "edgeforge evaluate MODEL --harness my_task --task-path tasks --limit 100",
     "edgeforge evaluate CLASSIFIER --task test.csv --map label=rating --against OTHER",
 )
 NONE = "none"
@@ -81,6 +82,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--answers", type=Path, metavar="FILE", help="write all answers: .jsonl or .csv"
     )
+    parser.add_argument(
+        "--harness",
+        metavar="TASK[,TASK]",
+        help="tasks of lm-evaluation-harness instead (needs the extra harness)",
+    )
+    parser.add_argument(
+        "--limit", type=_count, metavar="N", help="--harness: the first N examples of each task"
+    )
+    parser.add_argument(
+        "--task-path", type=Path, metavar="DIR", help="--harness: folder with tasks as YAML files"
+    )
     add_options(parser, "map", "base", "json", "trust_remote_code")
 
 
@@ -98,11 +110,37 @@ def run(args: argparse.Namespace) -> int:
         trust_remote_code=args.trust_remote_code,
         base=args.base,
     )
+    if args.harness:
+        return _harness(args, options)
+    if args.limit or args.task_path:
+        raise UserError("--limit and --task-path are for --harness", "name its tasks: --harness A")
     if task := encoder_task(args.model, options):
         from toolchain.commands.evaluate_encoder import run_encoder
 
         return run_encoder(args, task, options)
     return _language_model(args, options)
+
+
+def _harness(args: argparse.Namespace, options: OpenOptions) -> int:
+    from toolchain.evaluate.harness import harness_lines, run_harness
+
+    if args.against or args.task or args.text or args.answers or args.map:
+        raise UserError(
+            "--harness runs its own tasks on one model",
+            "leave --against, --task, --text, --answers and --map out",
+        )
+    found = run_harness(
+        args.model,
+        [name.strip() for name in args.harness.split(",") if name.strip()],
+        task_path=args.task_path,
+        limit=args.limit,
+        options=options,
+    )
+    if args.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(harness_lines(found)))
+    return 0
 
 
 def _language_model(args: argparse.Namespace, options: OpenOptions) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain.options import add_options
-from toolchain.train.options import add_settings, settings_of
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
@@ -30,6 +29,8 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
+    from toolchain.train.options import add_settings
+
     add_options(parser, "model")
     parser.add_argument(
         "--data",
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from toolchain.checkpoint.locate import locate, model_name
     from toolchain.pipeline import Workspace
     from toolchain.train.finetune import Config
+    from toolchain.train.options import settings_of
 
     settings = settings_of(args)
     trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
@@ -97,25 +99,18 @@ def _data(args: argparse.Namespace, source: Artifact, workspace: Workspace) -> I
     """The prepared folder that was given, or the files prepared as `edgeforge data prepare` does
     it, once for the same content."""
     from common.errors import UserError
-    from common.files import sha256_file, sha256_json
-    from toolchain.data.prepare.prepare import REPORT, Settings, prepare
-    from toolchain.train.finetune import data_input
+    from toolchain.data.prepare import stage as prepare
+    from toolchain.pipeline import run_stage
+    from toolchain.stage import Input
 
-    paths = [path.expanduser() for path in args.data]
+    paths = [path.expanduser().absolute() for path in args.data]
     for path in paths:
         if not path.exists():
             raise UserError(f"data {path} does not exist", "check the path of --data")
-    if any(path.is_dir() for path in paths):
-        if len(paths) > 1:
-            raise UserError("--data names a folder and more", "give one prepared folder, or files")
-        return data_input(paths[0])
-    key = sha256_json([[path.name, sha256_file(path)] for path in paths])
-    folder = workspace.stages / f"data-{key[:16]}"
-    if not (folder / REPORT).is_file():
-        report = prepare(Settings(inputs=tuple(paths), out=folder))
-        kept = f"data: {report['rows_kept']} of {report['rows_read']} rows kept"
-        _say(kept if args.dry_run else f"{kept}, see {folder / 'report.md'}")
-    return data_input(folder)
+    config = prepare.Config(
+        files=tuple(map(prepare.data_input, paths)), trust_remote_code=args.trust_remote_code
+    )
+    return Input.of_artifact(run_stage(prepare, source, config, workspace, _say))
 
 
 def _train(

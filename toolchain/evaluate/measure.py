@@ -40,10 +40,12 @@ class Task(Strict):
 
 
 class Config(StageConfig):
-    """`base` is the checkpoint that an adapter belongs to. At most `task_examples` prompts of each
+    """`base` is the checkpoint that an adapter belongs to; `labels` says that the model is a
+    classifier and the tasks rows of text and label. At most `task_examples` prompts of each
     task and `max_tokens` tokens of the text are taken, chosen by `seed`."""
 
     base: Input | None = None
+    labels: bool = False
     text: Input
     text_name: str = ""
     tasks: tuple[Task, ...] = ()
@@ -58,32 +60,10 @@ class Config(StageConfig):
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Measure; leaves `evaluation.json` and, with tasks, `answers.jsonl`."""
     start = time.perf_counter()
-    options = OpenOptions(
-        context_tokens=inspect((config.base or Input.of_artifact(source)).path).context_tokens
-        or config.context_tokens + _SPARE_CONTEXT_TOKENS,
-        trust_remote_code=config.trust_remote_code,
-        base=config.base.path if config.base else None,
-    )
-    with open_model(str(source.path), options) as model:
-        text = measure_open(model, _settings(config, None))
-        tasks = {task.name: measure_open(model, _settings(config, task)) for task in config.tasks}
-    rows = [
-        {"task": name, **row}
-        for name, found in tasks.items()
-        for row in answer_rows(found.result.answers)
-    ]
+    figures, rows = (_classified if config.labels else _answered)(source, config)
     if rows:
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         write_text(out_dir / ANSWERS, "".join(lines))
-    figures: dict[str, Any] = {
-        "text": {**(text.text or {}), "name": config.text_name or config.text.path.name},
-        "perplexity": text.result.perplexity,
-        "perplexity_stderr": text.result.perplexity_stderr,
-        "tasks": {
-            name: {"examples": len(found.result.answers), "scores": dict(found.result.scores)}
-            for name, found in tasks.items()
-        },
-    }
     write_json(out_dir / RESULT, figures)
     return artifacts.describe(
         out_dir,
@@ -98,6 +78,72 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             "wall_sec": round(time.perf_counter() - start, 3),
         },
     )
+
+
+Found = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def _answered(source: Artifact, config: Config) -> Found:
+    """A decoder's perplexity on the text and its answers to the tasks."""
+    options = OpenOptions(
+        context_tokens=inspect((config.base or Input.of_artifact(source)).path).context_tokens
+        or config.context_tokens + _SPARE_CONTEXT_TOKENS,
+        trust_remote_code=config.trust_remote_code,
+        base=config.base.path if config.base else None,
+    )
+    with open_model(str(source.path), options) as model:
+        text = measure_open(model, _settings(config, None))
+        tasks = {task.name: measure_open(model, _settings(config, task)) for task in config.tasks}
+    rows = [
+        {"task": name, **row}
+        for name, found in tasks.items()
+        for row in answer_rows(found.result.answers)
+    ]
+    figures: dict[str, Any] = {
+        "text": {**(text.text or {}), "name": config.text_name or config.text.path.name},
+        "perplexity": text.result.perplexity,
+        "perplexity_stderr": text.result.perplexity_stderr,
+        "tasks": {
+            name: {"examples": len(found.result.answers), "scores": dict(found.result.scores)}
+            for name, found in tasks.items()
+        },
+    }
+    return figures, rows
+
+
+def _classified(source: Artifact, config: Config) -> Found:
+    """A classifier's accuracy and macro F1 on the tasks."""
+    from toolchain.encoders import open_classifier
+    from toolchain.evaluate import classify
+
+    options = OpenOptions(
+        trust_remote_code=config.trust_remote_code, base=config.base.path if config.base else None
+    )
+    tasks: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    wanted = classify.Settings(examples=None, seed=config.seed)
+    with open_classifier(str(source.path), options) as model:
+        for task in config.tasks:
+            data = classify.read_labelled(task.rows.path, wanted)
+            found = classify.classify_texts(model, data)
+            scores = found.scores
+            tasks[task.name] = {
+                "examples": len(data.texts),
+                "scores": {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1},
+            }
+            guesses = found.logits.argmax(-1)
+            for text, right, guess in zip(data.texts, found.right, guesses, strict=True):
+                answer, reference = found.labels[int(guess)], found.labels[right]
+                rows.append(
+                    {
+                        "task": task.name,
+                        "prompt": text if isinstance(text, str) else " / ".join(text),
+                        "reference": reference,
+                        "answer": answer,
+                        "right": answer == reference,
+                    }
+                )
+    return {"text": None, "perplexity": None, "perplexity_stderr": None, "tasks": tasks}, rows
 
 
 def _settings(config: Config, task: Task | None) -> Settings:

@@ -64,7 +64,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Prove the GGUF in `source` against the checkpoint; raises `ParityError` when a gate fails."""
     file = source.only(".gguf")
     tokenizer = load_tokenizer(config.checkpoint.path, trust_remote_code=config.trust_remote_code)
-    documents = _capped(
+    documents = capped(
         read_documents(config.evaluation.path, config.checkpoint.path), config.max_text_bytes
     )
     with LlamaModel(file, context_tokens=64) as model:
@@ -80,7 +80,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         chunks = choose_chunks(
             [model.tokenize(document, add_special=True) for document in documents],
             context_tokens=min(config.context_tokens, train_context),
-            max_positions=_max_positions(config, vocab_size),
+            max_positions=max_positions(config, vocab_size),
             bos_token_id=model.bos_token_id,
             seed=config.seed,
         )
@@ -88,15 +88,15 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     exact = _against_torch(file, config, chunks, vocab_size, out_dir)
     gates += _logit_gates(exact, config)
     require(file.name, gates)
-    evaluation = _evaluation_facts(config, documents, chunks)
+    evaluation = evaluation_facts(config, documents, chunks)
     _write_reference(file, config, chunks, vocab_size, evaluation, out_dir)
     measurements = {
         "gates": [gate.as_json() for gate in gates],
         "evaluation": evaluation,
         "stop": stops,
         "logits": exact.as_json(),
-        "torch": _perplexity(exact.reference_perplexity, exact.reference_perplexity_stderr),
-        "unquantized_exact": _perplexity(exact.perplexity, exact.perplexity_stderr),
+        "torch": perplexity_facts(exact.reference_perplexity, exact.reference_perplexity_stderr),
+        "unquantized_exact": perplexity_facts(exact.perplexity, exact.perplexity_stderr),
     }
     write_json(out_dir / RESULT, measurements)
     return artifact.describe(
@@ -119,13 +119,14 @@ def _against_torch(
         with torch_model(
             config.checkpoint.path, trust_remote_code=config.trust_remote_code
         ) as network:
-            write_logits(path, chunks, vocab_size, lambda chunk: _torch_logits(network, chunk))
+            write_logits(path, chunks, vocab_size, lambda chunk: torch_logits(network, chunk))
         with LlamaModel(file, context_tokens=config.context_tokens, exact=True) as model:
             reference = open_logits(path, chunks, vocab_size)
             return summarize(list(reference.compare(model.logits)))
 
 
-def _torch_logits(network: Any, chunk: tuple[int, ...]) -> Any:
+def torch_logits(network: Any, chunk: tuple[int, ...]) -> Any:
+    """Torch's logits of every position of a chunk, `[tokens, vocabulary]`, nothing cached."""
     import torch
 
     return network(torch.tensor([chunk]), use_cache=False).logits[0].float().numpy()
@@ -173,11 +174,12 @@ def _write_reference(
         save_reference(out_dir, chunks, vocab_size, model.logits, facts)
 
 
-def _max_positions(config: Config, vocab_size: int) -> int:
+def max_positions(config: Config, vocab_size: int) -> int:
+    """Positions that both caps leave."""
     return min(config.max_tokens, config.max_reference_bytes // (_FLOAT32_BYTES * vocab_size))
 
 
-def _capped(documents: list[str], max_bytes: int) -> list[str]:
+def capped(documents: list[str], max_bytes: int) -> list[str]:
     """Whole documents up to the cap; the one that crosses it is cut."""
     kept, room = [], max_bytes
     for document in documents:
@@ -189,7 +191,8 @@ def _capped(documents: list[str], max_bytes: int) -> list[str]:
     return kept
 
 
-def _evaluation_facts(config: Config, documents: list[str], chunks: Chunks) -> dict[str, Any]:
+def evaluation_facts(config: Config, documents: list[str], chunks: Chunks) -> dict[str, Any]:
+    """What was evaluated on, for the proof and for `quality`."""
     return {
         "name": config.evaluation_name or config.evaluation.path.name,
         "digest": config.evaluation.digest,
@@ -204,5 +207,6 @@ def _evaluation_facts(config: Config, documents: list[str], chunks: Chunks) -> d
     }
 
 
-def _perplexity(value: float, stderr: float) -> dict[str, float]:
+def perplexity_facts(value: float, stderr: float) -> dict[str, float]:
+    """A perplexity with its standard error, by name."""
     return {"perplexity": value, "perplexity_stderr": stderr}

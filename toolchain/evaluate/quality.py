@@ -20,7 +20,7 @@ from common.files import write_json, write_text
 from runtimes.llama import LlamaModel
 from toolchain import artifact
 from toolchain.artifact import Artifact
-from toolchain.data.text import task_examples
+from toolchain.data.text import TaskExample, task_examples
 from toolchain.evaluate.logits import summarize
 from toolchain.evaluate.reference import load_reference
 from toolchain.evaluate.task import TaskAnswer, answer_examples, choose_examples
@@ -86,26 +86,34 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
 
 
 def _task(file: Path, config: Config, kv_cache_type: str, out_dir: Path) -> dict[str, Any]:
+    examples, available = chosen_examples(config)
+    answers = answer_examples(file, examples, kv_cache_type=kv_cache_type)
+    write_answers(answers, out_dir)
+    return task_figures(answers, available, config.seed)
+
+
+def chosen_examples(config: Config) -> tuple[list[TaskExample], int]:
+    """The examples to ask, and how many there are."""
     assert config.task is not None
     available = task_examples(config.task.path.parent, config.task.path) or []
-    answers = answer_examples(
-        file,
-        choose_examples(available, config.task_examples, config.seed),
-        kv_cache_type=kv_cache_type,
-    )
-    _write_answers(answers, out_dir)
+    return choose_examples(available, config.task_examples, config.seed), len(available)
+
+
+def task_figures(answers: list[TaskAnswer], available: int, seed: int) -> dict[str, Any]:
+    """The task's score, as measurements have it."""
     right = sum(answer.right for answer in answers)
     return {
         "metric": "exact match",
         "score": right / len(answers),
         "right": right,
         "examples": len(answers),
-        "available_examples": len(available),
+        "available_examples": available,
         "stopped": sum(answer.stopped for answer in answers),
-        "seed": config.seed,
+        "seed": seed,
     }
 
 
-def _write_answers(answers: list[TaskAnswer], out_dir: Path) -> None:
+def write_answers(answers: list[TaskAnswer], out_dir: Path) -> None:
+    """Every answer as a line of `answers.jsonl`."""
     lines = [json.dumps(answer.as_json(), ensure_ascii=False) for answer in answers]
     write_text(out_dir / ANSWERS, "\n".join(lines) + "\n")

@@ -96,7 +96,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     rows, stop_texts = payload.prompts(config)
     ollama = payload.describe(out_dir, model_file, config, stop_texts)
     write_rows(out_dir / PROMPTS_FILE, rows)
-    profile = smoke_profile(config, model_file, stop_texts)
+    profile = {**smoke_profile(config, model_file, stop_texts), "kind": payload.KIND}
     write_json(out_dir / PROFILE_FILE, profile)
     write_json(out_dir / PROFILE_FILE, {**profile, "recorded": record_answers(out_dir)})
     manifest = make_manifest(source, model_file, config, ollama, digests(out_dir))

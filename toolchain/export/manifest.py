@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.documents import license_of
+from toolchain.checkpoint.inspect import inspect
 from toolchain.evaluate.measure import ANSWERS
 from toolchain.evaluate.measure import FORMAT as EVALUATION_FORMAT
 from toolchain.export.payload import model_bytes, payload_of
@@ -49,15 +50,18 @@ def make_manifest(
     makers = [artifacts.load(maker.path) for maker in config.makers]
     chain = [chain_entry(stage) for stage in (*steps, *makers, source)]
     evidence = [chain_entry(stage, with_digests=False) for stage in (parity, quality) if stage]
-    runtime = payload_of(source).RUNTIME
+    payload = payload_of(source)
+    runtime = payload.RUNTIME
     license_id, license_file = license_of(config.checkpoint.path)
     return {
         "schema": SCHEMA,
         "model": config.model,
-        "quantization": source.measurements.get("quantization"),
+        "quantization": source.measurements.get("quantization")
+        or source.measurements.get("variant"),
         "target": config.target,
         "runtime": runtime,
-        "model_file": _model_file(source, model_file, digests),
+        "kind": payload.KIND,
+        "model_file": _model_file(source, model_file, config, digests),
         "base": {"digest": config.base.digest, "files": config.base_files},
         "training": _training(steps),
         "evaluations": _evaluations(steps),
@@ -76,8 +80,13 @@ def make_manifest(
     }
 
 
+def _bits(source: Artifact, model_file: str, config: Config) -> float:
+    """Bits of the files for each of the checkpoint's parameters."""
+    return 8 * model_bytes(source, model_file) / inspect(config.checkpoint.path).parameters
+
+
 def _model_file(
-    source: Artifact, model_file: str, digests: Mapping[str, str]
+    source: Artifact, model_file: str, config: Config, digests: Mapping[str, str]
 ) -> dict[str, Any]:
     facts = source.measurements
     tensors = facts.get("tensors", [])
@@ -85,7 +94,7 @@ def _model_file(
         "name": model_file,
         "sha256": digests[model_file],
         "size_bytes": model_bytes(source, model_file),
-        "bits_per_weight": facts.get("bits_per_weight"),
+        "bits_per_weight": facts.get("bits_per_weight") or _bits(source, model_file, config),
         "parameters": facts.get("parameters"),
         "types": [
             {"intended": intended, "actual": actual, "tensors": count}
@@ -154,6 +163,8 @@ def _quality_gates(
     if quality is None:
         return []
     facts = quality.measurements
+    if "gates" in facts:
+        return list(facts["gates"])
     unquantized = facts["reference_perplexity"]
     gates = [
         _gate("perplexity", facts["perplexity"], None, f"unquantized {figure(unquantized)}"),

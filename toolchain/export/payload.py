@@ -3,6 +3,7 @@
 A payload is a module with
 
     RUNTIME: str                                                       # the engine that runs it
+    KIND: str                                                          # decoder or encoder
     place(source, folder) -> str                                       # the model file's name there
     prompts(config) -> (rows of prompts.jsonl, stop texts)
     describe(folder, model_file, config, stop_texts) -> dict           # `ollama` of the manifest
@@ -21,6 +22,7 @@ from toolchain.artifact import Artifact
 PAYLOADS = {
     "gguf": "toolchain.export.gguf.payload",
     "onnx": "toolchain.export.onnx.payload",
+    "onnx-encoder": "toolchain.export.onnx.encoder_payload",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
-from toolchain.checkpoint.locate import DEMO, DEMO_NAME, locate, model_name
+from toolchain.checkpoint.locate import DEMO, DEMO_NAME, locate
 from toolchain.compress.base_record import noted_place
 from toolchain.model_kinds.checkpoint import open_checkpoint
 from toolchain.models import OpenModel, OpenOptions
@@ -26,6 +26,13 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
 
     Raises `UserError` when the adapter names no base, the base is missing, or they do not fit.
     """
+    from toolchain.encoder_kinds.adapter import task_of
+
+    if task := task_of(path):
+        raise UserError(
+            f"adapter {path} is for {task}, not a language model",
+            "edgeforge classify MODEL 'your text'",
+        )
     folder = base_folder(path, options)
     opened = open_checkpoint(
         folder,
@@ -34,7 +41,7 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
         kind="adapter",
         change=lambda network: put_on(network, path),
     )
-    opened.facts = {**opened.facts, "base": model_name(str(folder))}
+    opened.facts = {**opened.facts, "base": named_base(path, options)}
     return opened
 
 
@@ -44,10 +51,7 @@ def base_folder(adapter: Path, options: OpenOptions) -> Path:
     place_given = options.base or noted_place(adapter)
     if place_given is not None:
         return locate(str(place_given), trust_remote_code=options.trust_remote_code)
-    config = read_json(adapter / CONFIG)
-    named = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    if not isinstance(named, str) or not named:
-        raise UserError(f"adapter {adapter} does not name its base model", _SAY_WHERE)
+    named = named_base(adapter, options)
     place = DEMO if named == DEMO_NAME and not Path(named).exists() else named
     try:
         return locate(place, trust_remote_code=options.trust_remote_code)
@@ -55,6 +59,17 @@ def base_folder(adapter: Path, options: OpenOptions) -> Path:
         raise UserError(
             f"the base '{named}' of adapter {adapter} is not found: {error.problem}", _SAY_WHERE
         ) from None
+
+
+def named_base(adapter: Path, options: OpenOptions) -> str:
+    """The base as it was given, else as the adapter names it."""
+    if options.base is not None:
+        return str(options.base)
+    config = read_json(adapter / CONFIG)
+    named = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(named, str) or not named:
+        raise UserError(f"adapter {adapter} does not name its base model", _SAY_WHERE)
+    return named
 
 
 def put_on(network: Any, adapter: Path) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json, sha256_file
-from toolchain.model_kinds import gguf
+from toolchain.model_kinds import gguf, onnx
 from toolchain.models import OpenModel, OpenOptions
 
 PROFILE, MANIFEST, SUMS, TOKENIZER = "profile.json", "manifest.json", "SHA256SUMS", "tokenizer"
@@ -18,40 +19,69 @@ def matches(path: Path) -> bool:
     return (path / PROFILE).is_file() and (path / MANIFEST).is_file()
 
 
-def open_path(path: Path, options: OpenOptions) -> OpenModel:
-    """Open the bundle's model file after its digest was checked.
+@dataclass(frozen=True)
+class Bundled:
+    """A bundle's model file, sound, and what its profile says."""
 
-    Raises `UserError` when the file is missing or damaged, or is no GGUF.
+    file: Path
+    name: str
+    kv_cache_type: str
+
+
+def open_path(path: Path, options: OpenOptions) -> OpenModel:
+    """Open the bundle's model after its digests were checked.
+
+    Raises `UserError` when a file is missing or damaged, or no engine here runs it.
     """
-    profile = read_json(path / PROFILE)
-    name = profile.get("model_file") if isinstance(profile, dict) else None
-    if not isinstance(name, str) or Path(name).name != name:
-        raise UserError(f"{path / PROFILE} names no model file", _AGAIN)
-    if not name.endswith(".gguf"):
-        raise UserError(f"bundle {path} holds {name}, which no engine here runs")
-    file = path / name
-    _require_sound(path, file)
+    found = bundled(path)
+    if found.file.suffix == ".onnx":
+        return onnx.open_folder(found.file.parent, options, name=found.name, kind="bundle")
+    if found.file.suffix != ".gguf":
+        raise UserError(f"bundle {path} holds {found.file.name}, which no engine here runs")
     tokenizer = path / TOKENIZER
     return gguf.open_file(
-        file,
-        f"{profile.get('model', path.name)} ({profile.get('target', path.name)})",
+        found.file,
+        found.name,
         options,
         kind="bundle",
-        kv_cache_type=str(profile.get("kv_cache_type", "f16")),
+        kv_cache_type=found.kv_cache_type,
         companion=tokenizer if tokenizer.is_dir() else None,
     )
 
 
-def _require_sound(bundle: Path, file: Path) -> None:
-    """Compare the model file with SHA256SUMS."""
+def bundled(path: Path) -> Bundled:
+    """The bundle's model. Raises `UserError` when its files are not those of its SHA256SUMS."""
+    profile = read_json(path / PROFILE)
+    name = profile.get("model_file") if isinstance(profile, dict) else None
+    if not isinstance(name, str) or not _is_inside(name):
+        raise UserError(f"{path / PROFILE} names no model file", _AGAIN)
+    _require_sound(path, name)
+    shown = f"{profile.get('model', path.name)} ({profile.get('target', path.name)})"
+    return Bundled(path / name, shown, str(profile.get("kv_cache_type", "f16")))
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name is that of a file in the bundle or in a folder of it."""
+    parts = Path(name).parts
+    return 0 < len(parts) <= 2 and ".." not in parts and not Path(name).is_absolute()
+
+
+def _require_sound(bundle: Path, name: str) -> None:
+    """Compare the model file, and all that lies in a folder with it, with SHA256SUMS."""
     try:
         lines = (bundle / SUMS).read_text(encoding="utf-8").splitlines()
     except OSError:
         raise UserError(f"bundle {bundle} has no {SUMS}", _AGAIN) from None
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    if file.name not in sums:
-        raise UserError(f"{SUMS} of bundle {bundle} does not name {file.name}", _AGAIN)
-    if not file.is_file():
-        raise UserError(f"bundle {bundle} lacks its model file {file.name}", _AGAIN)
-    if sha256_file(file) != sums[file.name]:
-        raise UserError(f"{file} is damaged: its digest is not the one in {SUMS}", _AGAIN)
+    sums = {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
+    if name not in sums:
+        raise UserError(f"{SUMS} of bundle {bundle} does not name {name}", _AGAIN)
+    folder = f"{name.rpartition('/')[0]}/"
+    for file in sums:
+        if file != name and (folder == "/" or not file.startswith(folder)):
+            continue
+        if not (bundle / file).is_file():
+            raise UserError(f"bundle {bundle} lacks its model file {file}", _AGAIN)
+        if sha256_file(bundle / file) != sums[file]:
+            raise UserError(
+                f"{bundle / file} is damaged: its digest is not the one in {SUMS}", _AGAIN
+            )

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from runtimes.torch_model import TorchModel
 from toolchain.checkpoint.locate import model_name
 from toolchain.models import OpenModel, OpenOptions
@@ -21,6 +22,12 @@ def matches(path: Path) -> bool:
 
 def open_path(path: Path, options: OpenOptions) -> OpenModel:
     """Load the checkpoint; raises `UserError` listing its faults, or when memory is too small."""
+    from toolchain.encoder_kinds.checkpoint import task_of
+
+    if task := task_of(path):
+        raise UserError(
+            f"{path} is for {task}, not a language model", "edgeforge classify MODEL 'your text'"
+        )
     return open_checkpoint(path, options, name=model_name(str(path)), kind="checkpoint")
 
 

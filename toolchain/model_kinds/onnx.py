@@ -19,6 +19,11 @@ def matches(path: Path) -> bool:
 
 def open_path(path: Path, options: OpenOptions) -> OpenModel:
     """Open graph and tokenizer; raises `UserError` when one of them is broken or missing."""
+    return open_folder(path, options, name=path.name, kind="onnx")
+
+
+def open_folder(path: Path, options: OpenOptions, *, name: str, kind: str) -> OpenModel:
+    """Open a decoder's folder under a name."""
     from toolchain.checkpoint.inspect import inspect
     from toolchain.hf import end_token_ids, load_tokenizer
 
@@ -33,8 +38,8 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
         parallel=options.parallel,
     )
     return OpenModel(
-        name=path.name,
-        kind="onnx",
+        name=name,
+        kind=kind,
         runtime=runtime,
         stream=runtime.stream,
         context_tokens=context_tokens,

@@ -17,6 +17,9 @@ _FIGURES = (
     "kept_step",
 )
 
+# Metric of a task → the gate that has it for the exported file.
+_EXPORTED = {"exact_match": "task score", "accuracy": "accuracy", "macro_f1": "macro F1"}
+
 
 def before_and_after(manifest: Mapping[str, Any], language: str) -> str:
     """Every `evaluate` of the chain in a column of its own, and the exported file in the last."""
@@ -27,10 +30,12 @@ def before_and_after(manifest: Mapping[str, Any], language: str) -> str:
     perplexities = [found["perplexity"] for found in evaluations]
     name = name_of("perplexity", language)
     rows = [_row(name, perplexities, _gate(manifest, "perplexity"))]
-    exported = _gate(manifest, "task score")
+    if not any(perplexities):
+        rows.clear()
     for task, metric in _scores(evaluations):
         figures = [f["tasks"].get(task, {}).get("scores", {}).get(metric) for f in evaluations]
-        last = exported if (task, metric) == (_first_task(evaluations), "exact_match") else None
+        first = task == _first_task(evaluations)
+        last = _gate(manifest, _EXPORTED.get(metric, "")) if first else None
         name = f"{name_of(metric, language)} ({text('task_' + task, language)})"
         rows.append(_row(name, figures, last))
     headers = " | ".join(["", *(name_of(column, language) for column in columns)])

@@ -136,6 +136,8 @@ def _types(manifest: Mapping[str, Any], language: str) -> str:
 
 
 def _plan(manifest: Mapping[str, Any], language: str) -> str:
+    if manifest.get("kind") == "encoder":
+        return ""
     plan, chosen = manifest["plan"], _planned(manifest)
     weights = chosen["size"]["weights_bytes"] if chosen else manifest["model_file"]["size_bytes"]
     total = weights + plan["kv_cache_bytes"] + plan["compute_bytes"]
@@ -162,7 +164,7 @@ def _planned(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _run(manifest: Mapping[str, Any], language: str) -> str:
     if manifest.get("runtime") == "onnxruntime":
-        return _section("run", language, _run_onnx(language))
+        return _section("run", language, _run_onnx(manifest, language))
     plan, ollama = manifest["plan"], manifest["ollama"]
     model, name = manifest["model_file"]["name"], _ollama_name(manifest["model"])
     layers = manifest["target"]["gpu_layers"]
@@ -182,12 +184,13 @@ def _run(manifest: Mapping[str, Any], language: str) -> str:
     return _section("run", language, "\n".join(lines))
 
 
-def _run_onnx(language: str) -> str:
+def _run_onnx(manifest: Mapping[str, Any], language: str) -> str:
+    verb = "classify" if manifest.get("kind") == "encoder" else "generate"
     lines = [
         "```sh",
         f"pip install onnxruntime tokenizers && python3 smoke_test.py   # "
         f"{text('run_check', language)}",
-        'edgeforge generate . "…"',
+        f'edgeforge {verb} . "…"',
         "```",
     ]
     return "\n".join(lines)

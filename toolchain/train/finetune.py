@@ -57,6 +57,8 @@ class Config(StageConfig):
     @classmethod
     def _by_content(cls, values: Any) -> Any:
         settings = values.get("settings") if isinstance(values, Mapping) else None
+        if isinstance(settings, Mapping):
+            settings = Finetune.model_validate(settings)
         if not isinstance(settings, Finetune) or settings.accelerate_config is None:
             return values
         path = settings.accelerate_config.expanduser().absolute()

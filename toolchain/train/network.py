@@ -191,8 +191,8 @@ def _four_bit(compute_dtype: Any) -> dict[str, Any]:
 
 
 def _keep_four_bit_exact(network: Any) -> None:
-    """bitsandbytes rounds a layer's scales to bfloat16 when a CPU first evaluates it, for speed, and
-    stops at widths that are no multiple of 64. Training would go on from other weights then."""
+    """bitsandbytes rounds a layer's scales to bfloat16 when a CPU first evaluates it, for speed,
+    and stops at widths that are no multiple of 64. Training would go on from other weights then."""
     for part in network.modules():
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False

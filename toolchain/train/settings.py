@@ -29,7 +29,9 @@ class Finetune(Strict):
         default="lora", description="train an adapter (lora) or all weights (full)"
     )
     rank: int = Field(default=8, ge=1, le=1024, description="LoRA: rank of the adapter")
-    alpha: float = Field(default=16.0, gt=0, description="LoRA: its change is scaled by alpha / rank")
+    alpha: float = Field(
+        default=16.0, gt=0, description="LoRA: its change is scaled by alpha / rank"
+    )
     dropout: float = Field(default=0.05, ge=0, lt=1, description="LoRA: share of inputs left out")
     target_modules: str | tuple[str, ...] = Field(
         default=ALL_LINEAR,

@@ -103,8 +103,9 @@ class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followe
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
-        trained = (p for p in self.model.parameters() if p.requires_grad)
-        if not all(bool(torch.isfinite(p.detach()).all()) for p in trained):
+        trained = (p.detach() for p in self.model.parameters() if p.requires_grad)
+        own = (p.to_local() if hasattr(p, "to_local") else p for p in trained)
+        if not all(bool(torch.isfinite(p).all()) for p in own):
             raise self._diverged(f"weights are not finite after step {step}")
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         try:
@@ -143,7 +144,13 @@ class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followe
 def _arguments(job: TrainJob, points: Points) -> TrainingArguments:
     settings = job.settings
     on_cpu = not torch.cuda.is_available()
-    per_device = settings.batch_size // _world_size()
+    processes = _world_size()
+    if settings.batch_size % processes:
+        raise UserError(
+            f"batch_size {settings.batch_size} cannot be shared by {processes} processes",
+            f"give a multiple of {processes}",
+        )
+    per_device = settings.batch_size // processes
     return TrainingArguments(
         output_dir=str(job.checkpoints),
         per_device_train_batch_size=per_device,
@@ -171,7 +178,7 @@ def _arguments(job: TrainJob, points: Points) -> TrainingArguments:
         dataloader_pin_memory=not on_cpu,
         ddp_find_unused_parameters=False,
         use_cpu=on_cpu,
-        ddp_backend="gloo" if on_cpu and _world_size() > 1 else None,
+        ddp_backend="gloo" if on_cpu and processes > 1 else None,
     )
 
 

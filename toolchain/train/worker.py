@@ -29,6 +29,7 @@ DONE = "done.json"
 ERROR_MARK = "edgeforge-error: "
 PARENT = "EDGEFORGE_PARENT_PID"
 _INTERRUPTED = 130
+_USE_FSDP = "ACCELERATE_USE_FSDP"
 _WATCH_SEC = 0.5
 _LOCK_TRIES = 20
 
@@ -78,8 +79,10 @@ def _run(job: TrainJob, first: bool) -> tuple[int, int]:
     from toolchain.train.callbacks import Board, Progress, Steering
     from toolchain.train.trainer import EdgeTrainer
 
-    torch.set_num_threads(job.threads)
     settings = job.settings
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, job.threads * settings.processes // here))
+    _settle_sharding(first)
     transformers.set_seed(settings.seed)  # a new head and the adapter are drawn from it
     network = load_network(
         job.model, job.kind, job.labels, settings, trust_remote_code=job.trust_remote_code
@@ -106,6 +109,24 @@ def _run(job: TrainJob, first: bool) -> tuple[int, int]:
             "gradient_checkpointing true",
         ) from None
     return trainer.state.global_step, points.total_steps
+
+
+def _settle_sharding(first: bool) -> None:
+    """Accelerate shards (FSDP) on accelerators alone: without one it would run unsharded and keep
+    quiet, or stop with a word on devices."""
+    import torch
+
+    if os.environ.get(_USE_FSDP, "false").lower() != "true":
+        return
+    if not torch.cuda.is_available():
+        os.environ[_USE_FSDP] = "false"
+        if first:
+            _say("warning: no GPU, so FSDP does not shard: every process holds the whole model")
+    elif os.environ.get("FSDP_STATE_DICT_TYPE") != "FULL_STATE_DICT":
+        raise UserError(
+            "FSDP would save checkpoints in shards, which hold no whole adapter or model",
+            "set fsdp_state_dict_type: FULL_STATE_DICT in the file of accelerate_config",
+        )
 
 
 def points_of(job: TrainJob) -> Points:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from runtimes.encoder_batches import unused_positions
 from toolchain.checkpoint.documents import read_object
 from toolchain.data.prepare.encode import TooLong, encode_chat, encode_text
 from toolchain.data.prepare.formats import Example
@@ -104,5 +105,5 @@ def _context_tokens(checkpoint: Path) -> int | None:
     for settings in (config, nested if isinstance(nested, dict) else {}):
         for name in ("max_position_embeddings", "n_positions", "n_ctx"):
             if isinstance(settings.get(name), int):
-                return int(settings[name])
+                return int(settings[name]) - unused_positions(config)
     return None

@@ -15,8 +15,8 @@ from toolchain.export.prompts import prompts_of_bundle as prompts
 if TYPE_CHECKING:
     from toolchain.export.bundle import Config
 
-RUNTIME = "llama.cpp"
-__all__ = ["RUNTIME", "describe", "place", "prompts"]
+RUNTIME, KIND = "llama.cpp", "decoder"
+__all__ = ["KIND", "RUNTIME", "describe", "place", "prompts"]
 
 
 def place(source: Artifact, folder: Path) -> str:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
-from runtimes.host import read_host
-from runtimes.int8_cpu import int8_warning, needs_reduced_range
+from runtimes.cpu_int8 import int8_support
 from runtimes.ort_encoder import read_facts
 from runtimes.threads import idle_cores
 from toolchain.artifact import Artifact
@@ -118,11 +117,10 @@ def choose(
     and when measurement or calibration texts do not do.
     """
     require_source(source)
-    host = read_host()
-    warning = int8_warning(host.arch, host.instructions)
-    if warning:
-        say(f"warning: {warning}")
-    maker = _Maker(source, wishes, workspace, needs_reduced_range(host.arch, host.instructions))
+    support = int8_support()
+    if support.warning:
+        say(f"warning: {support.warning}")
+    maker = _Maker(source, wishes, workspace, support.reduce_range)
     rows: list[Tried] = []
     candidates: list[_Candidate] = []
     for variant in _variants(wishes):
@@ -148,7 +146,7 @@ def choose(
         fp32_size_bytes=int(source.measurements["size_bytes"]),
         threads=threads,
         sensitivity=maker.sensitivity,
-        warnings=(warning,) if warning else (),
+        warnings=(support.warning,) if support.warning else (),
     )
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolchain.data.text import labelled_rows
-from toolchain.evaluate.task import choose_rows
+from toolchain.export.onnx.encoder_texts import labelled_rows
 from toolchain.export.onnx.payload import RUNTIME, describe, place
 
 if TYPE_CHECKING:
@@ -29,15 +27,9 @@ __all__ = ["KIND", "RUNTIME", "describe", "place", "prompts"]
 def prompts(config: Config) -> tuple[list[dict[str, Any]], Sequence[str]]:
     """Rows of `prompts.jsonl`: texts of the task with their true labels, else some plain ones."""
     if config.task is None:
-        rows = [{"id": f"text-{n:02d}", "text": text} for n, text in enumerate(TEXTS)]
-        return rows, ()
-    chosen = choose_rows(labelled_rows(Path(config.task.path)), TASK_TEXTS, seed=0)
-    return [
-        {
-            "id": f"task-{number:02d}",
-            "text": row["text"],
-            **({"text_pair": row["text_pair"]} if row.get("text_pair") is not None else {}),
-            "reference": row["label"],
-        }
-        for number, row in enumerate(chosen)
-    ], ()
+        return [{"id": f"text-{n:02d}", "text": text} for n, text in enumerate(TEXTS)], ()
+    rows = []
+    for number, row in enumerate(labelled_rows(config.task.path, TASK_TEXTS)):
+        texts = {name: row[name] for name in ("text", "text_pair") if name in row}
+        rows.append({"id": f"task-{number:02d}", **texts, "reference": row["label"]})
+    return rows, ()

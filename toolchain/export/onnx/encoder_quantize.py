@@ -39,7 +39,7 @@ VariantName = Literal["int8-dynamic", "int8-block", "int8-static"]
 class Config(StageConfig):
     """`exclude` are node names. `embeddings`: INT8 embeddings too where the variant can.
     `reduce_range` keeps weights to 7 bits, for CPUs whose INT8 products saturate
-    (`runtimes.int8_cpu.needs_reduced_range`)."""
+    (`runtimes.cpu_int8.int8_support`)."""
 
     variant: VariantName
     exclude: tuple[str, ...] = ()

@@ -13,9 +13,9 @@ from toolchain.export.prompts import prompts_of_bundle as prompts
 if TYPE_CHECKING:
     from toolchain.export.bundle import Config
 
-RUNTIME = "onnxruntime"
+RUNTIME, KIND = "onnxruntime", "decoder"
 FOLDER, GRAPH = "model", "model.onnx"
-__all__ = ["RUNTIME", "describe", "place", "prompts"]
+__all__ = ["KIND", "RUNTIME", "describe", "place", "prompts"]
 
 
 def place(source: Artifact, folder: Path) -> str:

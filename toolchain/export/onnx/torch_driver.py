@@ -6,7 +6,8 @@ The request names `checkpoint`, `out`, `method` (`torchscript` or `dynamo`), `tr
 `external_over_bytes`. Inputs and outputs are those of onnxruntime-genai's graphs:
 `input_ids` [batch, sequence], `attention_mask` [batch, past + sequence], `past_key_values.N.key`
 and `.value` [batch, KV heads, past, head size]; `logits`
-[batch, sequence, vocabulary], `present.N.*`. Padding belongs on the left; positions come from the mask.
+[batch, sequence, vocabulary], `present.N.*`. Padding belongs on the left; positions come from the
+mask.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from runtimes.ort_graph import metadata_properties
 from toolchain.export.onnx.graph_file import load_graph, save_graph, write_properties
 
-_OPSETS = {"torchscript": 17, "dynamo": 18}
+_OPSET = 18
 _BATCH, _SEQUENCE, _PAST = 2, 3, 5
 
 
@@ -103,7 +104,6 @@ def _run_exporter(
     names = [f"{i}.{part}" for i in range(len(example[2]) // 2) for part in ("key", "value")]
     past, present = ([f"{kind}.{n}" for n in names] for kind in ("past_key_values", "present"))
     inputs, outputs = ["input_ids", "attention_mask", *past], ["logits", *present]
-    opset = _OPSETS[method]
     if method == "dynamo":
         free = torch.export.Dim.DYNAMIC
         shapes = ({0: free, 1: free}, {0: free, 1: free}, [{0: free, 2: free}] * len(past))
@@ -114,7 +114,7 @@ def _run_exporter(
             input_names=inputs,
             output_names=outputs,
             dynamic_shapes=shapes,
-            opset_version=opset,
+            opset_version=_OPSET,
             verbose=False,
         )
         program.save(file, external_data=True)
@@ -134,7 +134,7 @@ def _run_exporter(
         input_names=inputs,
         output_names=outputs,
         dynamic_axes=axes,
-        opset_version=opset,
+        opset_version=_OPSET,
     )
 
 
