@@ -30,9 +30,12 @@ _QUANTIZERS = {
     "compressed-tensors": "compressed-tensors",
 }
 
+_ENCODER_HEADS = ("ForSequenceClassification", "ForTokenClassification")
+
 
 def architecture_is_known(info: CheckpointInfo) -> Iterator[Fault]:
-    """The official converter must have this architecture in its table."""
+    """The official converter must have this architecture in its table; encoders with a head become
+    ONNX and need no converter."""
     name = info.architecture
     if name is None:
         yield Fault(
@@ -40,7 +43,7 @@ def architecture_is_known(info: CheckpointInfo) -> Iterator[Fault]:
         )
         return
     known = convertible_architectures()
-    if name in known:
+    if name in known or name.endswith(_ENCODER_HEADS):
         return
     near = near_architectures(name, known)
     suggestion = f"did you mean {' or '.join(near)}? " if near else ""
