@@ -10,23 +10,21 @@ into its own kernels when a session opens. `MatMulNBits` is onnxruntime's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runtimes.ort_graph import LOGITS_START
-from toolchain.export.onnx.int8_weights import BLOCK_ZERO, per_block, per_channel
+from toolchain.export.onnx.int8_lookup import lookup_blocks, lookup_columns, lookup_rows
+from toolchain.export.onnx.int8_weights import per_block, per_channel
+from toolchain.export.onnx.nodes import MICROSOFT, node_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
-MICROSOFT = "com.microsoft"
 # Activations are quantized to 8 bits too; without it decoding takes 30 times as long.
 _ACCURACY_INT8 = 4
-_SINK = 11  # position of `head_sink` among GroupQueryAttention's inputs
-_NO_SINK = -1e30
 _LARGE = 65_536
 _LEAST_ROW = 1e-20  # a row of zeros is divided by this
 
@@ -83,12 +81,12 @@ class Int8Graph:
         block_size = next(fitting, block_size)
         packed, scales = per_block(weight, block_size)
         name = f"{node.input[1]}_q8"
-        self._add(name, packed)
-        self._add(f"{name}_scales", scales)
+        self.add(name, packed)
+        self.add(f"{name}_scales", scales)
         attributes = {"K": weight.shape[0], "N": weight.shape[1], "bits": 8}
         attributes |= {"block_size": block_size, "accuracy_level": _ACCURACY_INT8}
         inputs = [node.input[0], name, f"{name}_scales"]
-        self._replace(node, [_node("MatMulNBits", inputs, list(node.output), **attributes)])
+        self._replace(node, [node_of("MatMulNBits", inputs, list(node.output), **attributes)])
         self._note("block", node)
         return name
 
@@ -104,8 +102,8 @@ class Int8Graph:
         """
         quantized, scales = per_channel(self.weight(node), reduce_range=reduce_range)
         name, out = f"{node.input[1]}_q8", node.output[0]
-        self._add(name, quantized)
-        self._add(f"{name}_scales", scales)
+        self.add(name, quantized)
+        self.add(f"{name}_scales", scales)
         value, result = node.input[0], out
         rows: list[NodeProto] = []
         if per_row:
@@ -116,13 +114,13 @@ class Int8Graph:
         made = [
             *rows,
             *before,
-            _node("MatMulInteger", [integer, name, zero], [product], domain=""),
-            _node("Cast", [product], [wide], domain="", to=1),
-            _node("Mul", [scale, f"{name}_scales"], [factor], domain=""),
-            _node("Mul", [wide, factor], [result], domain=""),
+            node_of("MatMulInteger", [integer, name, zero], [product], domain=""),
+            node_of("Cast", [product], [wide], domain="", to=1),
+            node_of("Mul", [scale, f"{name}_scales"], [factor], domain=""),
+            node_of("Mul", [wide, factor], [result], domain=""),
         ]
         if per_row:
-            made.append(_node("Mul", [result, f"{node.input[0]}_largest"], [out], domain=""))
+            made.append(node_of("Mul", [result, f"{node.input[0]}_largest"], [out], domain=""))
         self._replace(node, made)
         self._note("dynamic per row" if per_row else "dynamic", node)
         return name
@@ -142,13 +140,14 @@ class Int8Graph:
             table = numpy_helper.to_array(self._weights[node.input[0]])
             rows, scales = per_channel(np.ascontiguousarray(table.T))
             tied_to = f"{node.input[0]}_q8"
-            self._add(tied_to, np.ascontiguousarray(rows.T))
-            self._add(f"{tied_to}_scales", scales[:, None])
-            made = self._lookup_rows(tied_to, out)
+            self.add(tied_to, np.ascontiguousarray(rows.T))
+            self.add(f"{tied_to}_scales", scales[:, None])
+            made = lookup_rows(tied_to, out)
         elif len(self._weights[tied_to].dims) == 3:
-            made = self._lookup_blocks(tied_to, out, self._embedding_width(node))
+            shape, width = tuple(self._weights[tied_to].dims[1:]), self._embedding_width(node)
+            made = lookup_blocks(self.add, tied_to, out, shape, width)
         else:
-            made = self._lookup_columns(tied_to, out)
+            made = lookup_columns(self.add, tied_to, out)
         self._replace(node, made)
         self._note("embedding", node)
 
@@ -162,37 +161,18 @@ class Int8Graph:
         if node is None:
             return
         hidden, kept = node.input[0], f"{node.input[0]}_kept"
-        self._add(LOGITS_START, np.array([-1], np.int64))
+        self.add(LOGITS_START, np.array([-1], np.int64))
         for name, value in (("logits_end", np.iinfo(np.int64).max), ("logits_axis", 1)):
-            self._add(name, np.array([value], np.int64))
+            self.add(name, np.array([value], np.int64))
         default = helper.make_tensor_value_info(LOGITS_START, TensorProto.INT64, [1])
         self.model.graph.input.append(default)
         inputs = [hidden, LOGITS_START, "logits_end", "logits_axis"]
         index = list(self.model.graph.node).index(node)
         node.input[0] = kept
-        self.model.graph.node.insert(index, _node("Slice", inputs, [kept], domain=""))
+        self.model.graph.node.insert(index, node_of("Slice", inputs, [kept], domain=""))
         logits = next(value for value in self.model.graph.output if value.name == "logits")
         # A fixed 1 is how onnxruntime-genai knows; other lengths still come out when asked for.
         logits.type.tensor_type.shape.dim[1].dim_value = 1
-
-    def whole_attention(self) -> None:
-        """Compute attention over a prompt at once: twice as fast up to some hundred tokens.
-
-        GroupQueryAttention does so for heads with a sink; one of minus infinity adds nothing. Nodes
-        that have one, a cap or a bias of their own are left as they are.
-        """
-        import numpy as np
-
-        for node in self.model.graph.node:
-            has_own = len(node.input) > _SINK and node.input[_SINK]
-            if node.op_type != "GroupQueryAttention" or has_own:
-                continue
-            heads = next(a.i for a in node.attribute if a.name == "num_heads")
-            name = f"no_sink_{heads}"
-            if name not in self._weights:
-                self._add(name, np.full(heads, _NO_SINK, np.float32))
-            node.input.extend([""] * (_SINK + 1 - len(node.input)))
-            node.input[_SINK] = name
 
     def shares_embedding(self, head: NodeProto) -> bool:
         """Whether embedding and output head are the same weights."""
@@ -242,72 +222,27 @@ class Int8Graph:
             self.model.opset_import.add(domain=MICROSOFT, version=1)
         return self.model
 
-    def _lookup_rows(self, name: str, out: str) -> list[NodeProto]:
-        """`name` is int8 `[tokens, hidden]`."""
-        return [
-            _node("Gather", [name, "input_ids"], [f"{out}_q8"], domain="", axis=0),
-            _node("Gather", [f"{name}_scales", "input_ids"], [f"{out}_scale"], domain="", axis=0),
-            _node("Cast", [f"{out}_q8"], [f"{out}_wide"], domain="", to=1),
-            _node("Mul", [f"{out}_wide", f"{out}_scale"], [out], domain=""),
-        ]
-
-    def _lookup_columns(self, name: str, out: str) -> list[NodeProto]:
-        """`name` is the head's int8 `[hidden, tokens]`, one scale per token."""
-        import numpy as np
-
-        self._add(f"{out}_last_axis", np.array([-1], np.int64))
-        return [
-            _node("Gather", [name, "input_ids"], [f"{out}_columns"], domain="", axis=1),
-            _node("Transpose", [f"{out}_columns"], [f"{out}_q8"], domain="", perm=[1, 2, 0]),
-            _node("Gather", [f"{name}_scales", "input_ids"], [f"{out}_flat"], domain="", axis=0),
-            _node("Unsqueeze", [f"{out}_flat", f"{out}_last_axis"], [f"{out}_scale"], domain=""),
-            _node("Cast", [f"{out}_q8"], [f"{out}_wide"], domain="", to=1),
-            _node("Mul", [f"{out}_wide", f"{out}_scale"], [out], domain=""),
-        ]
-
     def _embedding_width(self, node: NodeProto) -> int:
         name = node.input[0]
         if name in self._transposes:
             return int(self._weights[self._transposes[name]].dims[0])
         return int(self._weights[name].dims[1])
 
-    def _lookup_blocks(self, name: str, out: str, width: int) -> list[NodeProto]:
-        """`name` is the head's uint8 `[tokens, blocks, block size]`; the last may be padded."""
-        import numpy as np
-
-        blocks, size = self._weights[name].dims[1:]
-        self._add(f"{out}_zero", np.array(BLOCK_ZERO, np.float32))
-        self._add(f"{out}_last_axis", np.array([-1], np.int64))
-        self._add(f"{out}_shape", np.array([0, 0, blocks * size], np.int64))
-        self._add(f"{out}_start", np.array([0], np.int64))
-        self._add(f"{out}_width", np.array([width], np.int64))
-        cut = [f"{out}_padded", f"{out}_start", f"{out}_width", f"{out}_last_axis"]
-        return [
-            _node("Gather", [name, "input_ids"], [f"{out}_q8"], domain="", axis=0),
-            _node("Gather", [f"{name}_scales", "input_ids"], [f"{out}_flat"], domain="", axis=0),
-            _node("Unsqueeze", [f"{out}_flat", f"{out}_last_axis"], [f"{out}_scale"], domain=""),
-            _node("Cast", [f"{out}_q8"], [f"{out}_wide"], domain="", to=1),
-            _node("Sub", [f"{out}_wide", f"{out}_zero"], [f"{out}_centred"], domain=""),
-            _node("Mul", [f"{out}_centred", f"{out}_scale"], [f"{out}_blocks"], domain=""),
-            _node("Reshape", [f"{out}_blocks", f"{out}_shape"], [f"{out}_padded"], domain=""),
-            _node("Slice", cut, [out], domain=""),
-        ]
-
     def _rows_to_one(self, name: str) -> tuple[list[NodeProto], str]:
         """Nodes that divide each row by its largest magnitude, and the name of what they make."""
         import numpy as np
 
         if "row_least" not in self._weights:
-            self._add("row_axis", np.array([-1], np.int64))
-            self._add("row_least", np.array(_LEAST_ROW, np.float32))
+            self.add("row_axis", np.array([-1], np.int64))
+            self.add("row_least", np.array(_LEAST_ROW, np.float32))
         # Reductions take their axes as an input since version 18.
         axes, rest = (["row_axis"], {}) if self._opset >= 18 else ([], {"axes": [-1]})
         size, top = f"{name}_magnitude", f"{name}_top"
         return [
-            _node("Abs", [name], [size], domain=""),
-            _node("ReduceMax", [size, *axes], [top], domain="", keepdims=1, **rest),
-            _node("Max", [top, "row_least"], [f"{name}_largest"], domain=""),
-            _node("Div", [name, f"{name}_largest"], [f"{name}_ones"], domain=""),
+            node_of("Abs", [name], [size], domain=""),
+            node_of("ReduceMax", [size, *axes], [top], domain="", keepdims=1, **rest),
+            node_of("Max", [top, "row_least"], [f"{name}_largest"], domain=""),
+            node_of("Div", [name, f"{name}_largest"], [f"{name}_ones"], domain=""),
         ], f"{name}_ones"
 
     def _quantized(self, name: str) -> tuple[list[NodeProto], tuple[str, str, str]]:
@@ -316,7 +251,7 @@ class Int8Graph:
             return [], self._quantized_inputs[name]
         made = (f"{name}_u8", f"{name}_u8_scale", f"{name}_u8_zero")
         self._quantized_inputs[name] = made
-        return [_node("DynamicQuantizeLinear", [name], list(made), domain="")], made
+        return [node_of("DynamicQuantizeLinear", [name], list(made), domain="")], made
 
     def _is_candidate(self, node: NodeProto) -> bool:
         if node.op_type != "MatMul":
@@ -339,14 +274,14 @@ class Int8Graph:
             if attributes.get("transB"):
                 name = f"{name}_transposed"
                 if name not in self._weights:
-                    self._add(name, numpy_helper.to_array(weight).T.copy())
+                    self.add(name, numpy_helper.to_array(weight).T.copy())
             biased = len(node.input) > 2 and bool(node.input[2])
             product = f"{node.output[0]}_product" if biased else node.output[0]
-            made = [_node("MatMul", [node.input[0], name], [product], domain="")]
+            made = [node_of("MatMul", [node.input[0], name], [product], domain="")]
             made[0].name = f"{node.name}/MatMul"
             if biased:
                 inputs = [product, node.input[2]]
-                made.append(_node("Add", inputs, [node.output[0]], domain=""))
+                made.append(node_of("Add", inputs, [node.output[0]], domain=""))
             self._replace(node, made)
 
     def _constant_transposes(self) -> dict[str, str]:
@@ -359,7 +294,10 @@ class Int8Graph:
             and len(self._weights[node.input[0]].dims) == 2
         }
 
-    def _add(self, name: str, values: NDArray[Any]) -> None:
+    def add(self, name: str, values: NDArray[Any]) -> None:
+        """Add a constant; one that is there is kept."""
+        if name in self._weights:
+            return
         from onnx import numpy_helper
 
         tensor = numpy_helper.from_array(values, name)
@@ -377,11 +315,3 @@ class Int8Graph:
     def _note(self, kind: str, node: NodeProto) -> None:
         self.done.setdefault(kind, []).append(node.name)
 
-
-def _node(
-    kind: str, inputs: list[str], outputs: list[str], *, domain: str = MICROSOFT, **attributes: Any
-) -> NodeProto:
-    from onnx import helper
-
-    made: Callable[..., NodeProto] = helper.make_node
-    return made(kind, inputs, outputs, domain=domain, **attributes)

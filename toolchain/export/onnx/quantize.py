@@ -35,6 +35,7 @@ from toolchain.export.onnx.graph_file import (
 )
 from toolchain.export.onnx.int8_graph import Int8Graph
 from toolchain.export.onnx.variants import Variant
+from toolchain.export.onnx.whole_attention import whole_attention
 from toolchain.stage import StageConfig
 
 NAME = "onnx-quantize"
@@ -130,7 +131,7 @@ def quantize_graph(
     if variant.int8_embedding:
         graph.embedding_int8(packed if tied else None)
     if variant.whole_attention and _fits_whole_attention(folder):
-        graph.whole_attention()
+        whole_attention(graph.model, graph.add)
     last = "last" if variant.last_position else "all"
     write_properties(graph.model, {f"{METADATA_PREFIX}logits": last})
 
