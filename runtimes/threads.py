@@ -10,6 +10,11 @@ _LOAD_SAMPLE_SEC = 0.1
 _BUSY_PERCENT = 50.0
 
 
+def free_cores(threads: int) -> bool:
+    """Whether so many of the CPUs that this process may use are idle at this moment."""
+    return len(_idle()) >= threads
+
+
 def idle_cores() -> int:
     """Physical cores that other work leaves free at this moment, at least one.
 
@@ -18,8 +23,15 @@ def idle_cores() -> int:
     """
     import psutil
 
-    busy = psutil.cpu_percent(interval=_LOAD_SAMPLE_SEC, percpu=True)
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
-    idle = sum(busy[core] < _BUSY_PERCENT for core in allowed if core < len(busy))
+    idle = len(_idle())
     limits = [idle, psutil.cpu_count(logical=False) or idle, int(cpu_quota() or idle)]
     return max(1, min(limits))
+
+
+def _idle() -> list[int]:
+    """CPUs that this process may use and that other work leaves alone."""
+    import psutil
+
+    busy = psutil.cpu_percent(interval=_LOAD_SAMPLE_SEC, percpu=True)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
+    return [core for core in allowed if core < len(busy) and busy[core] < _BUSY_PERCENT]

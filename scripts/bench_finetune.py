@@ -191,8 +191,10 @@ def make_job(base: Path, data: Path, out: Path, tokens: int, steps: int) -> tupl
 
 
 def _step_seconds(code: str, words: list[str]) -> float:
+    from toolchain.train.launch import wait_policy
+
     environment = {
-        "OMP_WAIT_POLICY": "PASSIVE",
+        **wait_policy(os.cpu_count() or 1),
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "HF_HUB_OFFLINE": "1",

@@ -11,11 +11,12 @@ from typing import IO
 
 from common.errors import EXIT_BAD_INPUT, UserError
 from common.files import write_text
+from runtimes.threads import free_cores
+from toolchain.child import environment
 from toolchain.train.job import TrainJob
 from toolchain.train.worker import ERROR_MARK, PARENT
 
 _WORKER = "toolchain.train.worker"
-_ROOT = Path(__file__).resolve().parents[2]
 _END_SEC = 20.0
 # Settings for one machine, whatever `accelerate config` has left in the user's home.
 _ACCELERATE = """compute_environment: LOCAL_MACHINE
@@ -67,10 +68,16 @@ def _read(stream: IO[str]) -> UserError | None:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    search = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    own = {"PYTHONPATH": search, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
-    # Threads that wait sleep. Spinning ones cost a busy machine threefold and gain nothing here.
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **own}
+    own = {PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
+    return environment(**{**wait_policy(threads), **own})
+
+
+def wait_policy(threads: int) -> dict[str, str]:
+    """How threads that wait for each other do so. They spin where cores are free (half as fast
+    again as asleep), and sleep where other work needs the cores (spinning costs it threefold)."""
+    if "OMP_WAIT_POLICY" in os.environ:
+        return {}
+    return {"OMP_WAIT_POLICY": "ACTIVE" if free_cores(threads) else "PASSIVE"}
 
 
 def _own_settings(folder: Path, processes: int) -> Path:
