@@ -9,11 +9,11 @@ Takes the graphs of onnxruntime-genai's model builder and of torch.onnx.export a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtimes.grouped import GreedyGroup, Grouped
 from runtimes.hf_text import HuggingFaceText
 from runtimes.ort import SessionSettings, open_session
 from runtimes.ort_cache import OrtSequences
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 GRAPH = "model.onnx"
 
 
-class OrtDecoder(HuggingFaceText):
+class OrtDecoder(Grouped, HuggingFaceText):
     """A decoder in onnxruntime on the CPU. Implements `runtimes.protocol.Runtime` and, with
     `stream`, `runtimes.streaming.Stream`.
 
@@ -73,32 +73,6 @@ class OrtDecoder(HuggingFaceText):
         rows: NDArray[np.float32] = self._sequences([token_ids], 0).prefill(all_positions=True)[0]
         return rows
 
-    def generate(
-        self,
-        prompt_ids: Sequence[int],
-        max_new_tokens: int,
-        stop_ids: Sequence[int] | None = None,
-    ) -> Generation:
-        """The greedy continuation of a prompt; ends at one of `stop_ids` (default: the model's
-        end-of-generation tokens; an empty sequence never stops) or after `max_new_tokens`."""
-        return self.generate_many([prompt_ids], max_new_tokens, stop_ids)[0]
-
-    def generate_many(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        stop_ids: Sequence[int] | None = None,
-    ) -> list[Generation]:
-        """Greedy continuations, `parallel` prompts at a time, those of like length together."""
-        stops = self._eog_token_ids if stop_ids is None else frozenset(stop_ids)
-        for prompt in prompts:
-            require_prompt(self, prompt, max_new_tokens)
-        answers: dict[int, Generation] = {}
-        for group in self._groups([len(prompt) for prompt in prompts]):
-            made = self._generate_group([prompts[i] for i in group], max_new_tokens, stops)
-            answers.update(zip(group, made, strict=True))
-        return [answers[i] for i in range(len(prompts))]
-
     def stream(
         self,
         prompt_ids: Sequence[int],
@@ -140,33 +114,14 @@ class OrtDecoder(HuggingFaceText):
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: frozenset[int]
     ) -> list[Generation]:
         """Decode prompts together until each has ended."""
-        start = time.perf_counter()
+        group = GreedyGroup(len(prompts), max_new_tokens, stops)
         sequences = self._sequences(prompts, max_new_tokens)
-        tokens: list[list[int]] = [[] for _ in prompts]
-        ends: list[float | None] = [None] * len(prompts)
-        stopped = [False] * len(prompts)
-        rows, first = sequences.prefill(), start
-        for step in range(max_new_tokens):
+        rows = sequences.prefill()
+        while True:
             best = [int(token) for token in rows.argmax(-1)]
-            now = time.perf_counter()
-            first = first if step else now
-            for i, token in enumerate(best):
-                if ends[i] is not None:
-                    continue
-                stopped[i] = token in stops
-                if not stopped[i]:
-                    tokens[i].append(token)
-                if stopped[i] or len(tokens[i]) == max_new_tokens:
-                    ends[i] = now
-            if None not in ends:
-                break
+            if group.take(best):
+                return group.generations(self.detokenize)
             rows = sequences.step(best)
-        return [
-            Generation(
-                tuple(row), self.detokenize(row), stop, first - start, (end or first) - first
-            )
-            for row, stop, end in zip(tokens, stopped, ends, strict=True)
-        ]
 
     def _sequences(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> OrtSequences:
         if self._session is None:

@@ -9,10 +9,10 @@ The caller loads network and tokenizer (weights, adapters and precision are its 
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from runtimes.grouped import GreedyGroup, Grouped
 from runtimes.hf_text import HuggingFaceText
 from runtimes.protocol import Generation, require_prompt, require_room
 from runtimes.streaming import TokenChooser
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class TorchModel(HuggingFaceText):
+class TorchModel(Grouped, HuggingFaceText):
     """A loaded network with its tokenizer. Implements `runtimes.protocol.Runtime` and, with
     `stream`, `runtimes.streaming.Stream`.
 
@@ -76,34 +76,6 @@ class TorchModel(HuggingFaceText):
             rows: NDArray[np.float32] = self._open()(input_ids=ids).logits[0].float().cpu().numpy()
         return rows
 
-    def generate(
-        self,
-        prompt_ids: Sequence[int],
-        max_new_tokens: int,
-        stop_ids: Sequence[int] | None = None,
-    ) -> Generation:
-        """The greedy continuation of a prompt; ends at one of `stop_ids` (default: the model's
-        end-of-generation tokens; an empty sequence never stops) or after `max_new_tokens`."""
-        return self.generate_many([prompt_ids], max_new_tokens, stop_ids)[0]
-
-    def generate_many(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        stop_ids: Sequence[int] | None = None,
-    ) -> list[Generation]:
-        """Greedy continuations, `parallel` prompts at a time, those of like length together."""
-        stops = self._eog_token_ids if stop_ids is None else frozenset(stop_ids)
-        for prompt in prompts:
-            require_prompt(self, prompt, max_new_tokens)
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        answers: dict[int, Generation] = {}
-        for start in range(0, len(order), self.parallel):
-            group = order[start : start + self.parallel]
-            made = self._generate_group([prompts[i] for i in group], max_new_tokens, stops)
-            answers.update(zip(group, made, strict=True))
-        return [answers[i] for i in range(len(prompts))]
-
     def stream(
         self,
         prompt_ids: Sequence[int],
@@ -139,37 +111,18 @@ class TorchModel(HuggingFaceText):
         import torch
 
         network = self._open()
-        start = time.perf_counter()
+        group = GreedyGroup(len(prompts), max_new_tokens, stops)
         ids, mask = _padded(prompts, network.device)
-        tokens: list[list[int]] = [[] for _ in prompts]
-        ends: list[float | None] = [None] * len(prompts)
-        stopped = [False] * len(prompts)
-        cache, first = None, start
-        for step in range(max_new_tokens):
+        cache = None
+        while True:
             with torch.inference_mode():
                 output = network(**self._inputs(ids, mask), past_key_values=cache, use_cache=True)
             cache = output.past_key_values
             best = output.logits[:, -1].argmax(-1)
-            now = time.perf_counter()
-            first = first if step else now
-            for i, token in enumerate(best.tolist()):
-                if ends[i] is not None:
-                    continue
-                stopped[i] = token in stops
-                if not stopped[i]:
-                    tokens[i].append(token)
-                if stopped[i] or len(tokens[i]) == max_new_tokens:
-                    ends[i] = now
-            if None not in ends:
-                break
+            if group.take(best.tolist()):
+                return group.generations(self.detokenize)
             ids = best[:, None]
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-        return [
-            Generation(
-                tuple(row), self.detokenize(row), stop, first - start, (end or first) - first
-            )
-            for row, stop, end in zip(tokens, stopped, ends, strict=True)
-        ]
 
     def _inputs(self, ids: Any, mask: Any) -> dict[str, Any]:
         """Arguments of the network for the newest `ids`, whose history `mask` covers."""
