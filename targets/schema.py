@@ -106,7 +106,7 @@ class Onnx(Strict):
     decode_tokens: int = Field(default=64, ge=1)
     batch_size: int = Field(default=8, ge=1)
     sequence_tokens: int = Field(default=128, ge=1)
-    max_kld: Positive = 0.003
+    max_kld: Positive = 0.01
     max_accuracy_drop: Share = 0.005
 
     @field_validator("variants")

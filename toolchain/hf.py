@@ -44,7 +44,8 @@ def token_ids(
 ) -> list[int]:
     """The tokenizer's ids of a text, or of a pair of texts; without its warning about texts longer
     than the context."""
-    found = tokenizer(text, pair, add_special_tokens=add_special, verbose=False)
+    texts = (text,) if pair is None else (text, pair)
+    found = tokenizer(*texts, add_special_tokens=add_special, verbose=False)
     ids: list[int] = found["input_ids"]
     return ids
 

@@ -178,8 +178,8 @@ def test_unknown_verb_suggests() -> None:
 def test_a_real_model_whose_widths_fall_back(tmp_path: Path) -> None:
     """stories260K: FFN width 172 is no multiple of 32."""
     done = edgeforge(
-        *("build", "--target", "cpu-server", "--model", MODELS / "stories260K-hf"),
-        *("--out", tmp_path, "--json"),
+        *("build", "--target", "gpu-server", "--model", MODELS / "stories260K-hf"),
+        *("--out", tmp_path, "--quantization", "Q4_K_M", "--json"),
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
