@@ -45,7 +45,7 @@ def classifier(folder: Path) -> Path:
     rows = [
         {"text": f"{word} number {n}", "label": label}
         for n in range(40)
-        for word, label in (("a fine lamp", "positive"), ("a broken fan", "negative"))
+        for word, label in (("a fine lamp", 1), ("a broken fan", 0))  # positive, negative
     ]
     companion = model / "edgeforge"
     companion.mkdir()
@@ -79,6 +79,8 @@ def test_a_classifiers_bundle_labels_texts(classifier: Path) -> None:
     done = edgeforge("classify", classifier, "a fine lamp", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["texts"][0]["label"] in ("negative", "positive")
+    rows = [json.loads(line) for line in (classifier / "prompts.jsonl").open(encoding="utf-8")]
+    assert {row["reference"] for row in rows} == {"negative", "positive"}
     manifest = json.loads((classifier / "manifest.json").read_text("utf-8"))
     assert manifest["kind"] == "encoder"
     assert any(gate["name"] == "accuracy lost" for gate in manifest["gates"])

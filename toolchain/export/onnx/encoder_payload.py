@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint.documents import read_object
+from toolchain.checkpoint.inspect import CONFIG
+from toolchain.encoders import CLASSIFICATION
+from toolchain.evaluate.classify import label_ids
 from toolchain.export.onnx.encoder_texts import labelled_rows
 from toolchain.export.onnx.payload import RUNTIME, describe, place
 
@@ -28,8 +33,24 @@ def prompts(config: Config) -> tuple[list[dict[str, Any]], Sequence[str]]:
     """Rows of `prompts.jsonl`: texts of the task with their true labels, else some plain ones."""
     if config.task is None:
         return [{"id": f"text-{n:02d}", "text": text} for n, text in enumerate(TEXTS)], ()
-    rows = []
-    for number, row in enumerate(labelled_rows(config.task.path, TASK_TEXTS)):
-        texts = {name: row[name] for name in ("text", "text_pair") if name in row}
-        rows.append({"id": f"task-{number:02d}", **texts, "reference": row["label"]})
-    return rows, ()
+    rows = labelled_rows(config.task.path, TASK_TEXTS)
+    names = _names([row["label"] for row in rows], config.checkpoint.path)
+    return [
+        {
+            "id": f"task-{number:02d}",
+            **{name: row[name] for name in ("text", "text_pair") if name in row},
+            "reference": name,
+        }
+        for number, (row, name) in enumerate(zip(rows, names, strict=True))
+    ], ()
+
+
+def _names(labels: Sequence[str], checkpoint: Path) -> list[str | None]:
+    """The model's own names of a test set's labels, which may be numbers; None for a model that
+    gives no labels."""
+    from toolchain.encoder_kinds.checkpoint import labels_of, task_of
+
+    if task_of(checkpoint) != CLASSIFICATION:
+        return [None] * len(labels)
+    own = labels_of(read_object(checkpoint / CONFIG), str(checkpoint))
+    return [own[number] for number in label_ids(labels, own, checkpoint.name)]
