@@ -6,38 +6,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from runtimes.protocol import Text
-from runtimes.torch_encoder import TorchEncoder
+from runtimes.torch_encoder import LabelledEncoder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-class TorchClassifier:
+class TorchClassifier(LabelledEncoder):
     """Implements `runtimes.protocol.Classifier`; `labels` in the order of the network's outputs."""
-
-    def __init__(
-        self,
-        network: Any,
-        tokenizer: Any,
-        *,
-        labels: Sequence[str],
-        max_tokens: int,
-        parallel: int = 32,
-        on_close: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._labels = tuple(labels)
-        self._encoder = TorchEncoder(
-            network, tokenizer, max_tokens=max_tokens, parallel=parallel, on_close=on_close
-        )
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self._labels
 
     def scores(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Logits `[texts, labels]`."""
@@ -47,6 +28,3 @@ class TorchClassifier:
         for batch, output in self._encoder.outputs(texts):
             rows[list(batch.rows)] = output.logits.float().cpu().numpy()
         return rows
-
-    def close(self) -> None:
-        self._encoder.close()

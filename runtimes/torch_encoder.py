@@ -66,3 +66,29 @@ class TorchEncoder:
             }
             with torch.inference_mode():
                 yield batch, self._network(**tensors)
+
+
+class LabelledEncoder:
+    """A network that gives `labels`, in the order of its outputs: to texts or to their tokens."""
+
+    def __init__(
+        self,
+        network: Any,
+        tokenizer: Any,
+        *,
+        labels: Sequence[str],
+        max_tokens: int,
+        parallel: int = 32,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._labels = tuple(labels)
+        self._encoder = TorchEncoder(
+            network, tokenizer, max_tokens=max_tokens, parallel=parallel, on_close=on_close
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self._labels
+
+    def close(self) -> None:
+        self._encoder.close()

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from runtimes.protocol import TokenScores
-from runtimes.torch_encoder import TorchEncoder
+from runtimes.torch_encoder import LabelledEncoder
 
 
-class TorchTagger:
+class TorchTagger(LabelledEncoder):
     """Implements `runtimes.protocol.TokenTagger`; `labels` in the order of the outputs."""
-
-    def __init__(
-        self,
-        network: Any,
-        tokenizer: Any,
-        *,
-        labels: Sequence[str],
-        max_tokens: int,
-        parallel: int = 32,
-        on_close: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._labels = tuple(labels)
-        self._encoder = TorchEncoder(
-            network, tokenizer, max_tokens=max_tokens, parallel=parallel, on_close=on_close
-        )
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self._labels
 
     def token_scores(self, texts: Sequence[str]) -> list[TokenScores]:
         """Spans and logits of every text's tokens; what was cut off has none."""
@@ -44,6 +24,3 @@ class TorchTagger:
                     tuple(span for span in spans if span is not None), logits[number][mask][kept]
                 )
         return [found[row] for row in range(len(texts))]
-
-    def close(self) -> None:
-        self._encoder.close()

@@ -6,10 +6,8 @@ Runs only for what `--allow-pickle` let in. Each file is loaded in a child proce
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from toolchain.checkpoint.intake import FORMAT, PICKLE_FORMAT, measurements
 from toolchain.checkpoint.safetensors_header import read_header
 from toolchain.checkpoint.validate import faults_of, raise_faults
 from toolchain.checkpoint.weights import INDEX, PICKLE_INDEX
+from toolchain.child import environment, module_command
 from toolchain.stage import StageConfig
 
 NAME = "import-pickle"
@@ -73,15 +72,12 @@ def _new_name(name: str) -> str:
 
 
 def _convert(source: Path, target: Path) -> None:
-    command = [sys.executable, "-m", f"{__package__}.pickle_process", str(source), str(target)]
-    root = str(Path(__file__).resolve().parents[2])  # importable whatever the working folder is
-    search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
-        command,
+        module_command(f"{__package__}.pickle_process", source, target),
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": search},
+        env=environment(),
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
-from toolchain.options import add_model_argument, add_options
+from toolchain.options import add_model_argument, add_options, count
 
 if TYPE_CHECKING:
     from toolchain.evaluate.compare import Evaluation, Settings
@@ -51,26 +51,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-tokens",
-        type=_count,
+        type=count,
         metavar="N",
         help="length of an answer (default: the longest right one and a little)",
     )
     parser.add_argument(
         "--examples",
-        type=_count,
+        type=count,
         metavar="N",
         help="ask at most N, chosen by --seed (default: 200; a classifier: all)",
     )
     parser.add_argument(
         "--text-tokens",
-        type=_count,
+        type=count,
         default=4096,
         metavar="N",
         help="measure at most N tokens of the text, chosen by --seed (default: 4096)",
     )
     parser.add_argument(
         "--context",
-        type=_count,
+        type=count,
         default=2048,
         metavar="N",
         help="context in tokens that the model is opened with (default: 2048)",
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tasks of lm-evaluation-harness instead (needs the extra harness)",
     )
     parser.add_argument(
-        "--limit", type=_count, metavar="N", help="--harness: the first N examples of each task"
+        "--limit", type=count, metavar="N", help="--harness: the first N examples of each task"
     )
     parser.add_argument(
         "--task-path", type=Path, metavar="DIR", help="--harness: folder with tasks as YAML files"
@@ -183,13 +183,6 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _file(value: str | None) -> Path | None:
     return None if value in (None, NONE) else Path(str(value)).expanduser()
-
-
-def _count(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
-    return number
 
 
 def _table(result: Evaluation) -> list[str]:

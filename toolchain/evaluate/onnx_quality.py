@@ -7,13 +7,10 @@ KLD (mean, 99th percentile, largest), top-1 agreement, and the score of the mode
 from __future__ import annotations
 
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import write_json
-from toolchain import artifact
 from toolchain.artifact import Artifact
 from toolchain.evaluate import quality
 from toolchain.evaluate.generate import answer_task
@@ -62,17 +59,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         **comparison.as_json(),
         "task": task,
     }
-    write_json(out_dir / RESULT, measurements)
-    parents = [source.digest, config.reference.digest]
-    return artifact.describe(
-        out_dir,
-        format=FORMAT,
-        stage=NAME,
-        config=config.model_dump(mode="json"),
-        parents=parents + ([config.task.digest] if config.task else []),
-        versions={name: version(name) for name in TOOLS},
-        measurements={**measurements, **times},
-    )
+    return quality.leave(source, config, out_dir, measurements, times, stage=NAME, tools=TOOLS)
 
 
 def _task(model: OpenModel, config: Config, out_dir: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,6 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         comparison = summarize(list(reference.compare(model.logits)))
     task_start = time.perf_counter()
     task = _task(file, config, facts["kv_cache_type"], out_dir) if config.task else None
-    # Times stay out of the file, so that the same inputs give the same bytes.
     times = {"text_sec": task_start - start, "task_sec": time.perf_counter() - task_start}
     measurements: dict[str, Any] = {
         "file": file.name,
@@ -72,15 +72,30 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         **comparison.as_json(),
         "task": task,
     }
-    write_json(out_dir / RESULT, measurements)
+    return leave(source, config, out_dir, measurements, times, stage=NAME, tools=TOOLS)
+
+
+def leave(
+    source: Artifact,
+    config: Config,
+    out_dir: Path,
+    measurements: Mapping[str, Any],
+    times: Mapping[str, float],
+    *,
+    stage: str,
+    tools: Sequence[str],
+) -> Artifact:
+    """Write the figures as the artifact of a quality stage. Times stay out of the file, so that the
+    same inputs give the same bytes."""
+    write_json(out_dir / RESULT, dict(measurements))
     parents = [source.digest, config.reference.digest]
     return artifact.describe(
         out_dir,
         format=FORMAT,
-        stage=NAME,
+        stage=stage,
         config=config.model_dump(mode="json"),
         parents=parents + ([config.task.digest] if config.task else []),
-        versions={name: version(name) for name in TOOLS},
+        versions={name: version(name) for name in tools},
         measurements={**measurements, **times},
     )
 

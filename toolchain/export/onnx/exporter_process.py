@@ -9,9 +9,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from common.errors import UserError
+from toolchain.child import environment, module_command
 
 _KILLED = -9
 _LAST_LINES = 3
@@ -35,24 +35,14 @@ class ExporterOutcome:
 
 def run_exporter(module: str, arguments: Sequence[str]) -> ExporterOutcome:
     """Run `python -m module arguments` to its end."""
-    root = str(Path(__file__).resolve().parents[3])  # importable whatever the working folder is
-    search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": search,
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "TQDM_DISABLE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            module_command(module, *arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=environment(TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1"),
         )
         try:
             code, peak_rss_bytes = _wait(child)
