@@ -108,12 +108,17 @@ def open_checkpoint(
     return OpenEncoder(name, kind, task, engine, path, max_tokens, facts)
 
 
+def gives_one_label(config: Mapping[str, Any]) -> bool:
+    """Whether a classifier picks one label of several: no regression, no multi-label head."""
+    return config.get("problem_type") in (None, "single_label_classification")
+
+
 def labels_of(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """The labels in the order of the outputs. Raises `UserError` when a text has no single one."""
-    problem = config.get("problem_type")
-    if problem not in (None, "single_label_classification"):
+    if not gives_one_label(config):
+        problem = str(config["problem_type"]).replace("_", " ")
         raise UserError(
-            f"{where} is for {str(problem).replace('_', ' ')}, not for one label of several",
+            f"{where} is for {problem}, not for one label of several",
             "give a model that is trained for one label of each text",
         )
     table = config.get("id2label")
