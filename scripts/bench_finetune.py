@@ -3,11 +3,12 @@
     python scripts/bench_finetune.py --rounds 5
 
 Both sides train the same LoRA on the same random Llama with the same packed rows, batch size and
-number of steps, in fresh processes and in changing order; the medians count. Tokens per second are
-those of the steps alone: from the end of the first one to the end of the last, without start,
-validation and saving, which the plain script does not do. Both sides have the same number of
-threads and the same OMP_WAIT_POLICY. A table goes to standard output, or JSON with --json.
-Background load disturbs single figures; look at the ratio.
+number of steps, in fresh processes and in changing order; the medians count. A step lasts from the
+end of the one before to its own end (logging and progress included); its median over a process,
+which other work on the machine disturbs less than the sum, gives the tokens per second. Start,
+validation and saving, which the plain script does not do, are left out. Both sides have the same
+number of threads and the same OMP_WAIT_POLICY. A table goes to standard output, or JSON with
+--json. Background load disturbs single figures; look at the ratio.
 """
 
 from __future__ import annotations
@@ -25,21 +26,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-_MARK = "step seconds: "
+_MARK = "step seconds (median): "
 _WORDS = ("lamp", "fox", "kitchen", "weights", "bits", "dog", "turn", "on", "set", "percent")
 _BATCH = 4
 
-# Prints how long the steps after the first took.
-_CLOCK = """
+# Prints how long a step after the first took, by the median.
+_CLOCK = f"""
+import itertools
+import statistics
 import time
 from transformers import TrainerCallback
 class Clock(TrainerCallback):
+    def on_train_begin(self, args, state, control, **_):
+        self.ends = []
     def on_step_end(self, args, state, control, **_):
-        self.last = time.perf_counter()
-        if state.global_step == 1:
-            self.first = self.last
+        self.ends.append(time.perf_counter())
     def on_train_end(self, args, state, control, **_):
-        print("step seconds: " + str(self.last - self.first), flush=True)
+        steps = [end - start for start, end in itertools.pairwise(self.ends)]
+        print("{_MARK}" + str(statistics.median(steps)), flush=True)
 """
 _OURS = _CLOCK + """
 import sys
@@ -120,7 +124,7 @@ def measure(folder: Path, hidden: int, tokens: int, steps: int, rounds: int) -> 
         commands = {"ours": (_OURS, [str(job_file)]), "plain": (_PLAIN, plain)}
         for side in sorted(commands, reverse=bool(index % 2)):
             code, words = commands[side]
-            rates[side].append(tokens_per_step * (steps - 1) / _step_seconds(code, words))
+            rates[side].append(tokens_per_step / _step_seconds(code, words))
     median = {side: statistics.median(values) for side, values in rates.items()}
     return Result(
         tokens_per_step=tokens_per_step,

@@ -17,6 +17,7 @@ from toolchain.train.points import Points
 from toolchain.train.result import losses_of
 
 _LINE_EVERY_SEC = 15.0
+_FLUSH_EVERY_SEC = 10  # a flush at every step would cost small models a few percent
 
 
 class Steering(TrainerCallback):  # type: ignore[misc]  # transformers is not followed by mypy
@@ -100,7 +101,9 @@ class Board(TrainerCallback):  # type: ignore[misc]
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(  # type: ignore[no-untyped-call, unused-ignore]
-            str(self._folder), purge_step=state.global_step + 1 if state.global_step else None
+            str(self._folder),
+            purge_step=state.global_step + 1 if state.global_step else None,
+            flush_secs=_FLUSH_EVERY_SEC,
         )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -108,6 +111,8 @@ class Board(TrainerCallback):  # type: ignore[misc]
             if isinstance(value, float) and name != "epoch":
                 tag = name.replace("eval_", "validation/") if "eval_" in name else f"train/{name}"
                 self._writer.add_scalar(tag, value, state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._writer.flush()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

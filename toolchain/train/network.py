@@ -103,6 +103,9 @@ def adapt(network: Any, kind: Kind, settings: Finetune) -> Any:
         lora_dropout=settings.dropout,
         target_modules=wanted,
         modules_to_save=list(settings.modules_to_save) or None,
+        # A head that is the embedding stays that, or the exported model would grow by a table.
+        ensure_weight_tying=bool(settings.modules_to_save)
+        and bool(network.config.get_text_config().tie_word_embeddings),
         rank_pattern=settings.rank_pattern,
         alpha_pattern=settings.alpha_pattern,
         use_dora=settings.dora,

@@ -38,7 +38,8 @@ class Finetune(Strict):
         description="LoRA: layers that get an adapter (q_proj,v_proj), or all-linear",
     )
     modules_to_save: tuple[str, ...] = Field(
-        default=(), description="LoRA: layers trained whole beside it (lm_head)"
+        default=(),
+        description="LoRA: layers trained whole beside it (embed_tokens: new words)",
     )
     rank_pattern: dict[str, int] = Field(
         default_factory=dict, description="LoRA: another rank for layers whose name matches"
