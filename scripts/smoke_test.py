@@ -73,7 +73,7 @@ def verify_sums(bundle: Path) -> list[str]:
         if relative == Path():
             folders[:] = [name for name in folders if name != LOG]
         paths = [(relative / name).as_posix() for name in names]
-        known = {SUMS, *sums}
+        known = {SUMS, "model.sig", *sums}  # a signature covers SHA256SUMS, not the other way
         faults += [path + " is not covered by " + SUMS for path in paths if path not in known]
     return faults
 
@@ -450,9 +450,7 @@ class OnnxDecoder:
     def _head_size(self) -> int:
         """From the config beside the model, where the graph leaves the cache's width open."""
         config = json.loads((self._model.parent / "config.json").read_text(encoding="utf-8"))
-        return int(
-            config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-        )
+        return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
     def _some_tokens(self, count: int) -> list[int]:
         size = int(self._tokenizer.get_vocab_size())

@@ -15,9 +15,10 @@ from tiny_models import tiny_llama
 from common.errors import UserError
 from toolchain import artifact as artifacts
 from toolchain.data.text import TaskExample
-from toolchain.export.bundle import digests, record_answers, smoke_test_script
+from toolchain.export.bundle import record_answers, smoke_test_script
 from toolchain.export.prompts import prompt_rows
 from toolchain.export.provenance import reproducible
+from toolchain.trust.sums import digests
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@
 
 The expected answers come from the bundle's own smoke test in a process of its own, so that what is
 recorded and what is tested later run the same code with the same settings. Two builds of the same
-inputs with the same versions on one machine give the same bytes; SHA256SUMS covers every file but
-itself. What depends on time or machine goes into `log/`, which it does not cover.
+inputs with the same versions on one machine give the same bytes; what SHA256SUMS covers says
+`toolchain.trust.sums`. What depends on time or machine goes into `log/`, which it does not cover.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import Field
 
 from common.errors import UserError
-from common.files import read_json, require_free_bytes, sha256_file, write_json, write_text
+from common.files import read_json, require_free_bytes, write_json, write_text
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.documents import license_of
@@ -32,13 +32,14 @@ from toolchain.export.prompts import write_rows
 from toolchain.report.write import LANGUAGES, report_name, write_report
 from toolchain.stage import Input, StageConfig
 from toolchain.train.result import CURVE
+from toolchain.trust.sums import digests, write_sums
 
 NAME = "bundle"
 VERSION = 1
 TOOLS = ("transformers",)
 
 MANIFEST_FILE, PROFILE_FILE, PROMPTS_FILE = "manifest.json", "profile.json", "prompts.jsonl"
-SMOKE_TEST, SUMS_FILE, LOG_FOLDER = "smoke_test.py", "SHA256SUMS", "log"
+SMOKE_TEST = "smoke_test.py"
 TOKENIZER_FOLDER = "tokenizer"
 _PROFILE_SCHEMA = 1
 _GIB = 1 << 30
@@ -164,25 +165,6 @@ def record_answers(bundle: Path) -> dict[str, Any]:
     recorded: dict[str, Any] = read_json(result)
     result.unlink()
     return recorded
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in the bundle, `log/` and SHA256SUMS aside."""
-    return {
-        path.relative_to(folder).as_posix(): sha256_file(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not _is_uncovered(path.relative_to(folder))
-    }
-
-
-def write_sums(folder: Path) -> None:
-    """SHA256SUMS of a bundle, for `sha256sum -c SHA256SUMS`."""
-    lines = [f"{digest}  {name}\n" for name, digest in digests(folder).items()]
-    write_text(folder / SUMS_FILE, "".join(lines))
-
-
-def _is_uncovered(name: Path) -> bool:
-    return name.parts[0] == LOG_FOLDER or name == Path(SUMS_FILE)
 
 
 def _copy_tokenizer(checkpoint: Path, folder: Path) -> None:
