@@ -450,7 +450,9 @@ class OnnxDecoder:
     def _head_size(self) -> int:
         """From the config beside the model, where the graph leaves the cache's width open."""
         config = json.loads((self._model.parent / "config.json").read_text(encoding="utf-8"))
-        return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+        return int(
+            config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        )
 
     def _some_tokens(self, count: int) -> list[int]:
         size = int(self._tokenizer.get_vocab_size())
