@@ -47,7 +47,7 @@ def write_archive(files: dict[str, Path], prefix: str, out: BinaryIO) -> int:
     written = 0
     for name in sorted(files, key=lambda name: (name != SUMS_FILE, name)):
         size = files[name].stat().st_size
-        written += out.write(_header(f"{prefix}/{name}", size))
+        written += out.write(header(f"{prefix}/{name}", size))
         with files[name].open("rb") as source:
             copied = _copy(source, size, out.write)
         if copied != size or files[name].stat().st_size != size:
@@ -64,16 +64,15 @@ def read_members(archive: Path, most_bytes: int = MOST_BYTES) -> tuple[str, dict
     members: dict[str, Member] = {}
     prefix = ""
     for info, offset in _headers(archive):
+        if info.type not in (*_FILE_TYPES, tarfile.DIRTYPE):
+            _refuse(archive, f"{info.name} is {_kind(info)}; only plain files are unpacked")
         top, _, name = info.name.partition("/")
         if prefix and top != prefix:
             _refuse(archive, f"it holds more than one folder: {prefix} and {top}")
         prefix = top
-        if info.type == tarfile.DIRTYPE and info.size == 0:
-            _require_inside(archive, info.name)
-            continue
-        if info.type not in _FILE_TYPES:
-            _refuse(archive, f"{info.name} is {_kind(info)}; only plain files are unpacked")
         _require_inside(archive, info.name)
+        if info.type == tarfile.DIRTYPE:
+            continue
         if not name or not is_inside(name):
             _refuse(archive, f"{info.name} belongs into no bundle")
         if name in members:
@@ -150,10 +149,11 @@ def _kind(info: tarfile.TarInfo) -> str:
         return "a link"
     if info.isdev():
         return "a device or pipe"
-    return "something other than a file"
+    return "an extended header or something other than a file"
 
 
-def _header(name: str, size: int) -> bytes:
+def header(name: str, size: int) -> bytes:
+    """The header of a plain file, with nothing in it that differs between machines."""
     if len(name.encode()) > _MOST_NAME_BYTES:
         raise UserError(f"{name} is too long a name for the archive", "shorten the bundle's names")
     info = tarfile.TarInfo(name)

@@ -4,8 +4,8 @@
     check_signature(bundle, KeyPair(public))
 
 The signature lists every file of the bundle with its SHA-256, SHA256SUMS included; only `log/` and
-itself it leaves out. So `model_signing verify key` (with `--ignore-paths BUNDLE/log`) verifies it
-as well, on a machine that has no EdgeForge.
+itself it leaves out, and says so. `model_signing verify key` verifies it as well, on a machine that
+has no EdgeForge.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def sign(bundle: Path, signer: KeyPair | Sigstore) -> Path:
     require_sound(bundle)
     config = library.signing.Config().set_hashing_config(_hashing(library, bundle))
     if isinstance(signer, KeyPair):
-        require_key(signer.file, private=True)
-        password = os.environ.get(PASSWORD_VARIABLE)
+        password = require_key(signer.file, private=True)
         config.use_elliptic_key_signer(private_key=signer.file, password=password)
     else:
         config.use_sigstore_signer(use_ambient_credentials=True)
@@ -91,8 +90,11 @@ def signature_fault(bundle: Path, verifier: KeyPair | Sigstore) -> str | None:
     return None
 
 
-def require_key(file: Path, *, private: bool) -> None:
-    """Raise `UserError` when a PEM file holds no elliptic-curve key of this kind."""
+def require_key(file: Path, *, private: bool) -> bytes | None:
+    """The key's password, where it has one (model-signing wants bytes, whatever its types say).
+
+    Raises `UserError` when a PEM file holds no elliptic-curve key of this kind.
+    """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -119,6 +121,7 @@ def require_key(file: Path, *, private: bool) -> None:
     wanted = ec.EllipticCurvePrivateKey if private else ec.EllipticCurvePublicKey
     if not isinstance(key, wanted):
         raise UserError(f"{file} is no elliptic-curve key", mend)
+    return password
 
 
 def _library() -> Any:
