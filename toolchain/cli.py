@@ -25,6 +25,7 @@ VERBS = {
     "chat": "toolchain.commands.chat",
     "generate": "toolchain.commands.generate",
     "classify": "toolchain.commands.classify",
+    "serve": "toolchain.commands.serve",
     "verify": "toolchain.commands.verify",
     "sign": "toolchain.commands.sign",
     "bundle": "toolchain.commands.bundle",

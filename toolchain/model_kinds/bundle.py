@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json
+from runtimes.threads import idle_cores
 from toolchain.model_kinds import gguf, onnx
 from toolchain.models import OpenModel, OpenOptions
 from toolchain.trust.sums import require_sound
@@ -27,6 +29,9 @@ class Bundled:
     file: Path
     name: str
     kv_cache_type: str
+    context_tokens: int
+    threads: int | None
+    stop_texts: tuple[str, ...]
 
 
 def open_path(path: Path, options: OpenOptions) -> OpenModel:
@@ -35,6 +40,8 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
     Raises `UserError` when a file is missing or damaged, or no engine here runs it.
     """
     found = bundled(path)
+    if options.as_shipped:
+        options = _as_shipped(found, options)
     if found.file.suffix == ".onnx":
         return onnx.open_folder(found.file.parent, options, name=found.name, kind="bundle")
     if found.file.suffix != ".gguf":
@@ -47,6 +54,9 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
         kind="bundle",
         kv_cache_type=found.kv_cache_type,
         companion=tokenizer if tokenizer.is_dir() else None,
+        # As in the smoke test, whose answers are the recorded ones; it says why there.
+        flash_attention=found.kv_cache_type.lower() not in ("f16", "f32", "bf16"),
+        stop_texts=found.stop_texts,
     )
 
 
@@ -58,4 +68,20 @@ def bundled(path: Path) -> Bundled:
     if not isinstance(name, str) or name not in sums:
         raise UserError(f"{path / PROFILE} names no model file of the bundle", _AGAIN)
     shown = f"{profile.get('model', path.name)} ({profile.get('target', path.name)})"
-    return Bundled(path / name, shown, str(profile.get("kv_cache_type", "f16")))
+    threads = profile.get("threads")
+    return Bundled(
+        file=path / name,
+        name=shown,
+        kv_cache_type=str(profile.get("kv_cache_type", "f16")),
+        context_tokens=int(profile.get("context_length", 2048)),
+        threads=int(threads) if threads else None,
+        stop_texts=tuple(map(str, profile.get("stop_texts") or ())),
+    )
+
+
+def _as_shipped(found: Bundled, options: OpenOptions) -> OpenOptions:
+    """The device may have more cores than this machine has idle ones."""
+    threads = options.threads
+    if threads is None and found.threads is not None:
+        threads = min(found.threads, idle_cores())
+    return dataclasses.replace(options, context_tokens=found.context_tokens, threads=threads)
