@@ -25,8 +25,7 @@ from common.errors import UserError
 from common.files import read_json, require_free_bytes, write_json, write_text
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.checkpoint.documents import license_of
-from toolchain.export.manifest import make_manifest
+from toolchain.export.manifest import bundle_license, make_manifest
 from toolchain.export.payload import payload_of
 from toolchain.export.prompts import write_rows
 from toolchain.report.write import LANGUAGES, report_name, write_report
@@ -35,7 +34,7 @@ from toolchain.train.result import CURVE
 from toolchain.trust.sums import digests, write_sums
 
 NAME = "bundle"
-VERSION = 1
+VERSION = 2
 TOOLS = ("transformers",)
 
 MANIFEST_FILE, PROFILE_FILE, PROMPTS_FILE = "manifest.json", "profile.json", "prompts.jsonl"
@@ -91,7 +90,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     require_free_bytes(out_dir, size_bytes + (64 << 20), "the bundle")
     model_file = payload.place(source, out_dir)
     _copy_tokenizer(config.checkpoint.path, out_dir / TOKENIZER_FOLDER)
-    _copy_license(config.checkpoint.path, out_dir)
+    _copy_license(config, out_dir)
     _copy_curve(config, out_dir)
     shutil.copyfile(smoke_test_script(), out_dir / SMOKE_TEST)
     rows, stop_texts = payload.prompts(config)
@@ -182,7 +181,7 @@ def _copy_curve(config: Config, folder: Path) -> None:
             return
 
 
-def _copy_license(checkpoint: Path, folder: Path) -> None:
-    _, file = license_of(checkpoint)
+def _copy_license(config: Config, folder: Path) -> None:
+    _, file = bundle_license(config)
     if file is not None:
         shutil.copyfile(file, folder / "LICENSE")
