@@ -113,6 +113,8 @@ def test_faults_come_in_openais_form(server: Running) -> None:
     assert "no token" in fault(400, server.post("/completions", prompt=[10**9]))["message"]
     assert "known: " in fault(404, server.request("GET", "/v1/files"))["message"]
     assert "wants POST" in fault(405, server.request("GET", f"/v1{chat}"))["message"]
+    assert "Unsupported method" in fault(501, server.request("PUT", "/health"))["message"]
+    assert "not supported" in fault(400, server.post(chat, messages=HELLO, tools=[{}]))["message"]
     fault(403, server.request("GET", "/health", Host="evil.example"))
     fault(411, server.request("POST", f"/v1{chat}", None, **{"Transfer-Encoding": "chunked"}))
     fault(413, server.request("POST", f"/v1{chat}", b"", **{"Content-Length": str(1 << 40)}))

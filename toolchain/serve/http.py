@@ -66,6 +66,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self._post)
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What `http.server` itself refuses, in the same form."""
+        status = HTTPStatus(code)
+        self._fault(RequestError(message or status.phrase, status=status))
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: `_answer` writes one line a request."""
 
@@ -74,20 +79,12 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._require_own_host()
             work(urlsplit(self.path).path.rstrip("/"))
-        except RequestError as error:
-            self._fault(error)
-        except UserError as error:
-            self._fault(RequestError(str(error)))
         except (Gone, ConnectionError, TimeoutError):
             self.close_connection = True
             self._log("client gone", start)
             return
         except Exception as error:
-            self._fault(
-                RequestError(
-                    f"{type(error).__name__}: {error}", status=HTTPStatus.INTERNAL_SERVER_ERROR
-                )
-            )
+            self._fault(_of(error))
         self._log(str(int(self._status)), start)
 
     def _get(self, path: str) -> None:
@@ -180,8 +177,8 @@ class Handler(BaseHTTPRequestHandler):
         """The events; a fault in the midst of them becomes the last one."""
         try:
             yield from reply.items
-        except UserError as error:
-            yield RequestError(str(error)).as_json()
+        except Exception as error:  # the status has been sent, so this is the place to tell it
+            yield _of(error).as_json()
 
     def _fault(self, error: RequestError) -> None:
         self.close_connection = True  # the rest of a bad request is not read
@@ -209,6 +206,16 @@ class Handler(BaseHTTPRequestHandler):
         wall_sec = time.perf_counter() - start
         # The path comes from outside: no line of it may look like another line of the log.
         print(f"{self.command} {self.path[:80]!r} {outcome} {wall_sec:.2f} s", file=sys.stderr)
+
+
+def _of(error: Exception) -> RequestError:
+    """A fault as the client is told it."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, UserError):
+        return RequestError(str(error))
+    said = f"{type(error).__name__}: {error}"
+    return RequestError(said, status=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def is_loopback(host: str) -> bool:

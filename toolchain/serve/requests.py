@@ -139,7 +139,9 @@ def read_body(kind: type[Model], data: Any) -> Model:
     except ValidationError as error:
         fault = error.errors()[0]
     field = str(fault["loc"][0]) if fault["loc"] else "body"
-    if fault["type"] == "extra_forbidden":
+    limits = fault.get("ctx", {})
+    only_neutral = 0 in (limits.get("max_length"), limits.get("le"))
+    if fault["type"] == "extra_forbidden" or only_neutral:
         raise RequestError(f"'{field}' is not supported", param=field, code="unsupported_parameter")
     if fault["type"] == "missing":
         place = ".".join(map(str, fault["loc"]))
