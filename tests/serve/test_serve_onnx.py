@@ -51,6 +51,6 @@ def test_an_embedding_model_gives_its_vectors() -> None:
 def test_a_classifier_is_refused_with_the_verb_that_takes_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = tiny_encoders.exported("sequence-classification").path
+    folder = tiny_encoders.checkpoint("sequence-classification")
     assert main(["serve", str(folder), "--port", "0"]) == 2
     assert "edgeforge classify" in capsys.readouterr().err
