@@ -58,6 +58,7 @@ HOSTILE = {
     "file_and_folder": member("b/model.gguf/x", b"x"),
     "log": member("b/log/smoke.json", b"{}"),
     "oversized_sums": member("b/model.sig", bytes((1 << 24) + 1)),
+    "escape": member("b/\x1b[2J", b"x"),
     "line_break": member("b/a\nb", b"x"),
 }
 

@@ -129,6 +129,8 @@ def _require_inside(archive: Path, name: str) -> None:
     parts = name.rstrip("/").split("/")
     if name.startswith("/") or not all(parts) or {".", ".."} & set(parts) or "\\" in name:
         _refuse(archive, f"{name!r} leads outside of its folder")
+    if not name.isprintable():
+        _refuse(archive, f"{name!r} is no name for a file")
 
 
 def _refuse_overlaps(archive: Path, members: dict[str, Member]) -> None:
