@@ -34,7 +34,8 @@ class LlamaModel(Closing):
     `context_tokens` is the context of one sequence; `parallel` sequences can be decoded together
     by `generate_many`. `exact=True` keeps the KV cache in F32 and turns flash attention off: the
     nearest that llama.cpp comes to torch in float32. `threads=None` takes the cores that are idle
-    now. Raises `UserError` with llama.cpp's message when the file does not load.
+    now. `stop_texts` are texts of tokens that end an answer where the file cannot say so. Raises
+    `UserError` with llama.cpp's message when the file does not load.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class LlamaModel(Closing):
         batch_tokens: int = 512,
         kv_cache_type: str = "f16",
         parallel: int = 1,
+        flash_attention: bool | None = None,
+        stop_texts: Sequence[str] = (),
     ) -> None:
         import llama_cpp
 
@@ -55,6 +58,7 @@ class LlamaModel(Closing):
         self.context_tokens = context_tokens
         self.parallel = parallel
         self.threads = threads or idle_cores()
+        self._stop_texts = tuple(stop_texts)
         self._context: Any = None
         self._batch: Batch | None = None
         self._model: Any = load_model(path, gpu_layers)
@@ -66,7 +70,7 @@ class LlamaModel(Closing):
                 parallel=parallel,
                 threads=self.threads,
                 kv_cache_type="f32" if exact else kv_cache_type,
-                flash_attention=not exact,
+                flash_attention=not exact if flash_attention is None else flash_attention,
             )
             self._batch = Batch(max(batch_tokens, parallel))
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
@@ -120,11 +124,13 @@ class LlamaModel(Closing):
 
     @functools.cached_property
     def eog_token_ids(self) -> frozenset[int]:
-        """Tokens at which llama.cpp and Ollama end an answer."""
+        """Tokens at which llama.cpp and Ollama end an answer, and those of `stop_texts`."""
         import llama_cpp
 
         is_end = llama_cpp.llama_vocab_is_eog
-        return frozenset(i for i in range(self.vocab_size) if is_end(self._vocab, i))
+        ends = frozenset(i for i in range(self.vocab_size) if is_end(self._vocab, i))
+        more = [self.tokenize(text) for text in self._stop_texts]
+        return ends | {ids[0] for ids in more if len(ids) == 1}
 
     @property
     def bos_token_id(self) -> int | None:

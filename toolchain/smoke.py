@@ -14,8 +14,9 @@ from common.errors import UserError
 from common.files import read_json, write_json, write_text
 from toolchain.report.smoke import smoke_report
 from toolchain.report.strings import LANGUAGES
+from toolchain.trust.sums import LOG_FOLDER, require_sound
 
-SMOKE_TEST, LOG_FOLDER = "smoke_test.py", "log"
+SMOKE_TEST = "smoke_test.py"
 _CANNOT_RUN = 2
 _TIMEOUT_SEC = 3600.0
 
@@ -42,13 +43,14 @@ def run_smoke(
 ) -> SmokeResult:
     """Test the bundle and write `log/smoke.json` and `log/smoke.md` into it.
 
-    A failed check is a result, not an error. Raises `UserError` when there is no bundle or the test
-    could not run: engine missing, died, too slow.
+    A failed check is a result, not an error. Raises `UserError` when there is no bundle, it is
+    damaged, or the test could not run: engine missing, died, too slow.
     """
     if not (bundle / SMOKE_TEST).is_file():
         raise UserError(
             f"there is no bundle in {bundle}", "build it first: make target=… (edgeforge build)"
         )
+    require_sound(bundle)  # the test is the bundle's own code: a changed one must not run
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "smoke.json"
         command = [sys.executable, "-B", str(bundle / SMOKE_TEST), "--json", str(report)]

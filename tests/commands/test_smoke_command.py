@@ -13,6 +13,7 @@ from tiny_models import tiny_llama
 from common.errors import UserError
 from toolchain.commands import smoke
 from toolchain.smoke import run_smoke
+from toolchain.trust.sums import write_sums
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +84,17 @@ def test_a_test_that_cannot_run_says_why(out: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="SHA256SUMS"):
         run_smoke(folder)
     assert not (folder / "log").exists()
+    write_sums(folder)
+    (folder / "smoke_test.py").write_text("import time")
+    with pytest.raises(UserError, match="is damaged") as caught:
+        run_smoke(folder)
+    assert "smoke_test.py is damaged" in str(caught.value)
     (folder / "smoke_test.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    write_sums(folder)
     with pytest.raises(UserError, match="signal 11"):
         run_smoke(folder)
     (folder / "smoke_test.py").write_text("import time; time.sleep(60)")
+    write_sums(folder)
     with pytest.raises(UserError, match="did not end within 1 s"):
         run_smoke(folder, timeout_sec=1)
 

@@ -16,7 +16,8 @@ import pytest
 from tiny_bundle import edit_first_prompt, edit_profile, make_bundle
 from tiny_models import tiny_llama
 
-from toolchain.export.bundle import smoke_test_script, write_sums
+from toolchain.export.bundle import smoke_test_script
+from toolchain.trust.sums import write_sums
 
 SCRIPT = smoke_test_script()
 MODEL = "model-Q4_K_M.gguf"

@@ -97,7 +97,9 @@ def _started() -> contextlib.AbstractContextManager[Client]:
 
 def _prove(client: Client, name: str, bundle: Path) -> tuple[str, str, list[Check]]:
     from toolchain.export.ollama.check import choose_modelfile, prove, shown
+    from toolchain.trust.sums import require_sound
 
+    require_sound(bundle)
     version = client.version()
     modelfile = choose_modelfile(bundle, version)
     return shown(version), modelfile.name, prove(client, name, bundle, modelfile)

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Test the bundle in a fresh process; 0 when every check passed, 1 when one failed."""
-    from toolchain.smoke import LOG_FOLDER, SMOKE_TEST, run_smoke
+    from toolchain.smoke import SMOKE_TEST, run_smoke
+    from toolchain.trust.sums import LOG_FOLDER
 
     if args.host:
         raise UserError(

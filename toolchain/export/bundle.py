@@ -6,8 +6,8 @@
 
 The expected answers come from the bundle's own smoke test in a process of its own, so that what is
 recorded and what is tested later run the same code with the same settings. Two builds of the same
-inputs with the same versions on one machine give the same bytes; SHA256SUMS covers every file but
-itself. What depends on time or machine goes into `log/`, which it does not cover.
+inputs with the same versions on one machine give the same bytes; what SHA256SUMS covers says
+`toolchain.trust.sums`. What depends on time or machine goes into `log/`, which it does not cover.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from typing import Any
 from pydantic import Field
 
 from common.errors import UserError
-from common.files import read_json, require_free_bytes, sha256_file, write_json, write_text
+from common.files import read_json, require_free_bytes, write_json, write_text
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.checkpoint.documents import license_of
-from toolchain.export.manifest import make_manifest
+from toolchain.export.manifest import bundle_license, make_manifest
 from toolchain.export.payload import payload_of
 from toolchain.export.prompts import write_rows
 from toolchain.report.write import LANGUAGES, report_name, write_report
 from toolchain.stage import Input, StageConfig
 from toolchain.train.result import CURVE
+from toolchain.trust.sums import digests, write_sums
 
 NAME = "bundle"
-VERSION = 1
+VERSION = 2
 TOOLS = ("transformers",)
 
 MANIFEST_FILE, PROFILE_FILE, PROMPTS_FILE = "manifest.json", "profile.json", "prompts.jsonl"
-SMOKE_TEST, SUMS_FILE, LOG_FOLDER = "smoke_test.py", "SHA256SUMS", "log"
+SMOKE_TEST = "smoke_test.py"
 TOKENIZER_FOLDER = "tokenizer"
 _PROFILE_SCHEMA = 1
 _GIB = 1 << 30
@@ -90,7 +90,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     require_free_bytes(out_dir, size_bytes + (64 << 20), "the bundle")
     model_file = payload.place(source, out_dir)
     _copy_tokenizer(config.checkpoint.path, out_dir / TOKENIZER_FOLDER)
-    _copy_license(config.checkpoint.path, out_dir)
+    _copy_license(config, out_dir)
     _copy_curve(config, out_dir)
     shutil.copyfile(smoke_test_script(), out_dir / SMOKE_TEST)
     rows, stop_texts = payload.prompts(config)
@@ -166,25 +166,6 @@ def record_answers(bundle: Path) -> dict[str, Any]:
     return recorded
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in the bundle, `log/` and SHA256SUMS aside."""
-    return {
-        path.relative_to(folder).as_posix(): sha256_file(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not _is_uncovered(path.relative_to(folder))
-    }
-
-
-def write_sums(folder: Path) -> None:
-    """SHA256SUMS of a bundle, for `sha256sum -c SHA256SUMS`."""
-    lines = [f"{digest}  {name}\n" for name, digest in digests(folder).items()]
-    write_text(folder / SUMS_FILE, "".join(lines))
-
-
-def _is_uncovered(name: Path) -> bool:
-    return name.parts[0] == LOG_FOLDER or name == Path(SUMS_FILE)
-
-
 def _copy_tokenizer(checkpoint: Path, folder: Path) -> None:
     folder.mkdir()
     for name in _TOKENIZER_FILES:
@@ -200,7 +181,7 @@ def _copy_curve(config: Config, folder: Path) -> None:
             return
 
 
-def _copy_license(checkpoint: Path, folder: Path) -> None:
-    _, file = license_of(checkpoint)
+def _copy_license(config: Config, folder: Path) -> None:
+    _, file = bundle_license(config)
     if file is not None:
         shutil.copyfile(file, folder / "LICENSE")
