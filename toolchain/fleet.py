@@ -71,11 +71,13 @@ class FleetDevice(Strict):
 class Fleet(Strict):
     """A fleet file."""
 
-    devices: tuple[FleetDevice, ...] = Field(min_length=1)
+    devices: tuple[FleetDevice, ...]
 
     @model_validator(mode="after")
     def _names_differ(self) -> Fleet:
         names = [device.name or device.host for device in self.devices]
+        if not names:
+            raise ValueError("devices is empty")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"named twice: {', '.join(twice)}; give each a `name` of its own")

@@ -121,6 +121,7 @@ class Call:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+            self._process.stdin = None  # `communicate` would flush it
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.communicate(timeout=10)
 
