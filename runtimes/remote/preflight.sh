@@ -4,7 +4,7 @@
 
 say() { printf '%s=%s\n' "$1" "$(printf '%s' "$2" | tr '\n\r\0' '   ')"; }
 first_line() { sed -n 1p "$1" 2>/dev/null | tr -d '\0'; }
-meminfo() { awk -v key="$1:" '$1 == key { print $2 * 1024 }' "$ROOT/proc/meminfo" 2>/dev/null; }
+meminfo() { awk -v key="$1:" '$1 == key { printf "%.0f", $2 * 1024 }' "$ROOT/proc/meminfo" 2>/dev/null; }
 limited() { if command -v timeout >/dev/null 2>&1; then timeout 5 "$@"; else "$@"; fi; }
 
 echo "edgeforge-preflight begin"
@@ -21,7 +21,7 @@ say memory_total_bytes "$(meminfo MemTotal)"
 say memory_available_bytes "$(meminfo MemAvailable)"
 say swap_total_bytes "$(meminfo SwapTotal)"
 say swap_free_bytes "$(meminfo SwapFree)"
-say zram_bytes "$(awk '$1 ~ /zram/ { sum += $3 * 1024 } END { print sum + 0 }' "$ROOT/proc/swaps" 2>/dev/null)"
+say zram_bytes "$(awk '$1 ~ /zram/ { sum += $3 * 1024 } END { printf "%.0f", sum }' "$ROOT/proc/swaps" 2>/dev/null)"
 
 # shellcheck disable=SC2088 # a tilde as it was typed
 case "$FOLDER" in
@@ -31,7 +31,7 @@ case "$FOLDER" in
 esac
 while [ ! -d "$place" ] && [ "$place" != / ] && [ -n "$place" ]; do place=$(dirname "$place"); done
 say disk_place "$place"
-say disk_free_bytes "$(df -Pk "$place" 2>/dev/null | awk 'NR == 2 { print $4 * 1024 }')"
+say disk_free_bytes "$(df -Pk "$place" 2>/dev/null | awk 'NR == 2 { printf "%.0f", $4 * 1024 }')"
 if [ -w "$place" ]; then say disk_writable yes; else say disk_writable no; fi
 
 for program in rsync llama-server llama-cli ollama nvidia-smi; do
