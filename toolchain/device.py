@@ -100,6 +100,7 @@ class Outcome:
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "verdict": self.verdict,
             "sec": {step: round(sec, 3) for step, sec in self.sec.items()},
+            "test_sec": round(self.test.sec, 3) if self.test else None,
             "facts": self.facts.as_json() if self.facts else None,
             "advice": list(self.advice),
             "copied": self.copied.as_json() if self.copied else None,

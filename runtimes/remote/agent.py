@@ -205,6 +205,7 @@ def run(request: dict[str, Any]) -> None:
         shutil.rmtree(str(partials(folder)), ignore_errors=True)
         report = Path(scratch) / "smoke.json"
         words = [sys.executable, "-B", str(folder / request["script"]), *request["arguments"]]
+        start = time.monotonic()
         process = subprocess.Popen(
             [*words, "--json", str(report)],
             cwd=str(folder),
@@ -223,12 +224,13 @@ def run(request: dict[str, Any]) -> None:
             for reader in readers:
                 reader.start()
             ended_by = watch(process, request["timeout_sec"], request["silence_sec"])
+            sec = time.monotonic() - start
         finally:
             end_all(process)
         for reader in readers:
             reader.join(END_SEC)
         text = report.read_text(encoding="utf-8") if report.is_file() else None
-    say("end", code=process.returncode, ended_by=ended_by, report=text)
+    say("end", code=process.returncode, ended_by=ended_by, sec=sec, report=text)
 
 
 def watch(process: Any, timeout_sec: float, silence_sec: float) -> str:

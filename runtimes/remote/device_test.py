@@ -30,10 +30,11 @@ _NEVER = threading.Event()
 
 @dataclass(frozen=True)
 class DeviceTest:
-    """What `smoke_test.py --json` wrote, and the table that it printed."""
+    """What `smoke_test.py --json` wrote, the table that it printed, and how long it ran there."""
 
     data: dict[str, Any]
     table: str
+    sec: float
 
 
 def run_device_test(
@@ -79,7 +80,7 @@ def run_device_test(
             f"the smoke test on {device.host} left a result that cannot be read",
             "build the bundle again, then try again",
         ) from None
-    return DeviceTest(data, "".join(printed["stdout"]))
+    return DeviceTest(data, "".join(printed["stdout"]), last["sec"])
 
 
 def _no_result(host: str, last: dict[str, Any], said: str, timeout_sec: float) -> DeviceError:

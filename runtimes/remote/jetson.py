@@ -20,8 +20,8 @@ MODULES: tuple[tuple[str, int], ...] = (
     ("TX1", 53),
     ("Nano", 53),
 )
-# L4T releases on which large CUDA buffers fail though memory is free (docs/devices.md).
-NVMAP_RELEASES = ((36, "4.7"),)
+# From this release of L4T 36 on, CUDA buffers can fail though memory is free (docs/devices.md).
+NVMAP_SINCE = (36, 4, 7)
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class JetsonFacts:
             said.append("clocks follow the load: steadier figures with: sudo jetson_clocks")
         if not self.cuda:
             said.append("no CUDA toolkit in /usr/local/cuda: sudo apt install nvidia-jetpack")
-        for major, revision in NVMAP_RELEASES:
-            if self.l4t == f"{major}.{revision}":
-                said.append(
-                    f"L4T {self.l4t}: large CUDA buffers can fail (NvMapMemAllocInternalTagged, "
-                    "error 12) though memory is free; update L4T: sudo apt update && sudo apt "
-                    "dist-upgrade (docs/devices.md)"
-                )
+        numbers = tuple(map(int, re.findall(r"\d+", self.l4t)))
+        if numbers[:1] == NVMAP_SINCE[:1] and numbers >= NVMAP_SINCE:
+            said.append(
+                f"L4T {self.l4t}: CUDA buffers can fail (NvMapMemAllocInternalTagged, error 12) "
+                "though memory is free; if so, restart the device and test first, or run fewer "
+                "layers on the GPU (docs/devices.md)"
+            )
         return said
 
 

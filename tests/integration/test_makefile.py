@@ -122,7 +122,7 @@ def test_make_alone_prints_help() -> None:
     result = make(ROOT)
     assert result.returncode == 0
     assert result.stdout == make(ROOT, "help").stdout
-    listed = re.findall(r"^  (\w+) {2,}\S", result.stdout, re.MULTILINE)
+    listed = re.findall(r"^  ([\w-]+) {2,}\S", result.stdout, re.MULTILINE)
     phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     assert phony
     assert set(listed) == set(phony[1].split()) - {"ready"} | set(VARIABLES)
