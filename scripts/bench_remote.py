@@ -3,8 +3,9 @@
     python scripts/bench_remote.py --bundle build/MODEL/TARGET --host user@orin [--rounds 5]
 
 Each round, interleaved: the bare transfer (one ssh that unpacks a tar stream of the bundle into a
-new folder), then a smoke test with everything to copy, then one with nothing to copy. Overhead: a whole
-`edgeforge smoke` process, less the test's own time on the device, less the bare transfer. Medians.
+new folder), then a smoke test with everything to copy, then one with nothing to copy. Overhead: a
+whole `edgeforge smoke` process, less the test's own time on the device, less the bare transfer.
+Medians.
 Exit code 1 when the overhead is above --limit seconds (default 2).
 """
 

@@ -98,7 +98,6 @@ def test_one_flipped_bit_over_there_is_refused(given: list[object], server: Serv
     assert refused.returncode == 1
     checks = {check["name"]: check["status"] for check in json.loads(refused.stdout)["checks"]}
     assert checks["digests"] == "failed" and checks["equal_answers"] == "not measured"
-    assert edgeforge(*given).returncode == 0  # the next copy mends it
 
 
 @pytest.mark.parametrize(
