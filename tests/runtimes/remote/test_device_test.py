@@ -17,7 +17,7 @@ import pytest
 from conftest import small_bundle
 from loopback_sshd import Server, needs_sshd
 
-from runtimes.remote import agent
+from runtimes.remote import agent, call, device_test
 from runtimes.remote.call import Cancelled
 from runtimes.remote.copy import copy_bundle
 from runtimes.remote.device_test import DeviceTest, run_device_test
@@ -95,7 +95,8 @@ def wait_until_gone(pids: list[int], sec: float = 15) -> None:
     assert living([*pids, *sleepers()]) == []
 
 
-def pids_of(line: str) -> list[int]:
+def pids_of(lines: list[str]) -> list[int]:
+    line = next(line for line in lines if line.startswith("pids"))
     return [int(word) for word in line.split()[1:]]
 
 
@@ -128,14 +129,14 @@ def test_too_slow_is_stopped_with_all_that_it_started(device: Connection, tmp_pa
     lines: list[str] = []
     with pytest.raises(DeviceError, match="did not end within 2 s"):
         run(device, small_bundle(tmp_path / "slow", STUBBORN), timeout_sec=2, show=lines.append)
-    assert living(pids_of(lines[0])) == [] and sleepers() == []
+    assert living(pids_of(lines)) == [] and sleepers() == []
 
 
 def test_what_a_finished_test_left_running_is_ended(device: Connection, tmp_path: Path) -> None:
     leaves = RUNS_LONG.rpartition("time.sleep(120)")[0] + WRITES
     lines: list[str] = []
     run(device, small_bundle(tmp_path / "leaves", leaves), show=lines.append)
-    assert living(pids_of(lines[0])) == [] and sleepers() == []
+    assert living(pids_of(lines)) == [] and sleepers() == []
 
 
 def test_cancelling_ends_it_there(device: Connection, tmp_path: Path) -> None:
@@ -147,7 +148,18 @@ def test_cancelling_ends_it_there(device: Connection, tmp_path: Path) -> None:
 
     with pytest.raises(Cancelled):
         run(device, small_bundle(tmp_path / "c", RUNS_LONG), show=at_first_word, cancel=cancel)
-    assert living(pids_of(lines[0])) == [] and sleepers() == []
+    assert living(pids_of(lines)) == [] and sleepers() == []
+
+
+def test_a_silent_network_ends_it_there(
+    device: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "_BEAT_SEC", 1000)  # as if nothing came through any more
+    monkeypatch.setattr(device_test, "SILENCE_SEC", 1.5)
+    lines: list[str] = []
+    with pytest.raises(DeviceError, match=r"was stopped there \(silence\)"):
+        run(device, small_bundle(tmp_path / "silent", RUNS_LONG), show=lines.append)
+    assert living(pids_of(lines)) == [] and sleepers() == []
 
 
 def test_a_device_that_dies_in_the_middle(
@@ -161,7 +173,7 @@ def test_a_device_that_dies_in_the_middle(
 
     with pytest.raises(DeviceError, match="was lost while the smoke test ran"):
         run(device, small_bundle(tmp_path / "dies", RUNS_LONG), show=dies)
-    wait_until_gone(pids_of(lines[0]))
+    wait_until_gone(pids_of(lines))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
@@ -181,7 +193,7 @@ def test_it_ends_when_this_side_ends(server: Server, tmp_path: Path, sign: int) 
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert process.stdout is not None
-    pids = pids_of(process.stdout.readline().decode())
+    pids = pids_of([process.stdout.readline().decode()])
     assert living(pids) == pids
     process.send_signal(sign)
     process.wait(timeout=20)
