@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from loopback_sshd import Server, loopback_sshd
+from small_bundle import small_bundle
 
 from runtimes.remote.ssh import Connection, SshOptions, connect
 
@@ -26,15 +27,3 @@ def device(server: Server) -> Iterator[Connection]:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return small_bundle(tmp_path / "demo" / "laptop")
-
-
-def small_bundle(folder: Path, test: str = "print('fine')", size: int = 3_000_000) -> Path:
-    """A folder with SHA256SUMS, as copying sees a bundle; `test` is its smoke_test.py."""
-    from toolchain.export.bundle import write_sums
-
-    (folder / "tokenizer").mkdir(parents=True)
-    (folder / "model.gguf").write_bytes(bytes(range(256)) * (size // 256))
-    (folder / "tokenizer" / "two words 中.json").write_text("{}")
-    (folder / "smoke_test.py").write_text(test)
-    write_sums(folder)
-    return folder

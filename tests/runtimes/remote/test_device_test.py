@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import small_bundle
 from loopback_sshd import Server, needs_sshd
+from small_bundle import small_bundle
 
 from runtimes.remote import agent, call, device_test
 from runtimes.remote.call import Cancelled
