@@ -60,13 +60,17 @@ def run_smoke(
         if not report.is_file():
             raise _cannot_run(done)
         data = read_json(report)
-    log = bundle / LOG_FOLDER
-    log.mkdir(exist_ok=True)
+    keep_result(bundle / LOG_FOLDER, data)
+    return SmokeResult(data["verdict"] == "passed", data, done.stdout)
+
+
+def keep_result(log: Path, data: Mapping[str, Any]) -> None:
+    """Write what a smoke test found into `log`: `smoke.json`, and `smoke.md` in each language."""
+    log.mkdir(parents=True, exist_ok=True)
     write_json(log / "smoke.json", data)
     for language in LANGUAGES:
         name = "smoke.md" if language == LANGUAGES[0] else f"smoke.{language}.md"
         write_text(log / name, smoke_report(data, language))
-    return SmokeResult(data["verdict"] == "passed", data, done.stdout)
 
 
 def _run(command: list[str], timeout_sec: float) -> subprocess.CompletedProcess[str]:

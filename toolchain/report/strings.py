@@ -15,8 +15,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "no_gates": ("No gate was run.", "未进行任何检查。"),
     "log_note": (
         "What depends on the machine (speed, memory, time) is in `log/smoke.md` after a smoke "
-        "test; SHA256SUMS covers every file but itself and `log/`.",
-        "与机器有关的结果（速度、内存、时间）在冒烟测试后写入 `log/smoke.md`；"
+        "test, and in `log/devices.md` after tests on devices; SHA256SUMS covers every file but "
+        "itself and `log/`.",
+        "与机器有关的结果（速度、内存、时间）在冒烟测试后写入 `log/smoke.md`，"
+        "在设备上测试后写入 `log/devices.md`；"
         "SHA256SUMS 覆盖除其自身和 `log/` 以外的所有文件。",
     ),
     "before_after": ("Before and after", "前后对比"),
@@ -83,6 +85,15 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "not tried": ("not tried", "未尝试"),
     "no limit": ("no limit", "无界限"),
     "not measured": ("not measured", "未测量"),
+    "not tested": ("**not tested**", "**未测试**"),
+    "devices": ("Tested on these devices", "已测试的设备"),
+    "devices_columns": (
+        "device | target | verdict | machine | copied",
+        "设备 | 目标 | 结果 | 机器 | 已复制",
+    ),
+    "device_advice": ("advice", "建议"),
+    "device_missing": ("not measured", "未测量"),
+    "device_everything": ("everything", "全部"),
     "smoke": ("Smoke test: {verdict}", "冒烟测试：{verdict}"),
     "smoke_columns": ("check | value | limit | | note", "检查项 | 数值 | 界限 | | 备注"),
     "threads": (
