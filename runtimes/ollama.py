@@ -111,6 +111,11 @@ def base_url(host: str | None = None) -> str:
     return f"{scheme}://{shown}:{port if port is not None else usual}{parts.path.rstrip('/')}"
 
 
+def is_local(url: str) -> bool:
+    """Whether a server's address is this machine's loopback."""
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+
+
 def check_name(name: str) -> str:
     """The name, if it is one that Ollama takes (`[namespace/]model[:tag]`) and no option."""
     if not _NAME.match(name):

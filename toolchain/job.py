@@ -63,7 +63,8 @@ class Job:
 
     `base` is the checkpoint that the user gave; `source` and `info` are those of the checkpoint
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
-    files, `texts` those of the checkpoint until the chain has prepared the data's own.
+    files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
+    one that stays separate from `source` in the bundle.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Job:
     texts: Texts
     data: tuple[Input, ...]
     trust_remote_code: bool
+    adapter: Artifact | None = None
 
     @property
     def bundle(self) -> Path:

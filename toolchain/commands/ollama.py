@@ -130,6 +130,7 @@ def _started() -> contextlib.AbstractContextManager[Client]:
 
 
 def _prove(client: Client, ours: bool, name: str, bundle: Path, *, keep: bool) -> Proven:
+    from runtimes.ollama import is_local
     from runtimes.ollama_server import server
     from runtimes.threads import idle_cores
     from toolchain.export.ollama.check import choose_modelfile, prove, shown
@@ -139,7 +140,8 @@ def _prove(client: Client, ours: bool, name: str, bundle: Path, *, keep: bool) -
     version = client.version()
     modelfile = choose_modelfile(bundle, version)
     facts = read_facts(bundle, modelfile)
-    if ours:  # threads that wait for each other on busy cores are a hundred times slower
+    if ours or is_local(client.url):
+        # Threads that wait for each other on busy cores are a hundred times slower.
         client = replace(client, options={"num_thread": idle_cores()})
     with trial(client, name, bundle, modelfile, reopen=server if ours else None) as tried:
         proven = Proven(name, shown(version), modelfile.name, prove(client, tried, facts))

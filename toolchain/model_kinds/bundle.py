@@ -26,6 +26,7 @@ class Bundled:
     file: Path
     name: str
     kv_cache_type: str
+    adapter: Path | None = None
 
 
 def open_path(path: Path, options: OpenOptions) -> OpenModel:
@@ -45,6 +46,7 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
         options,
         kind="bundle",
         kv_cache_type=found.kv_cache_type,
+        adapter=found.adapter,
         companion=tokenizer if tokenizer.is_dir() else None,
     )
 
@@ -56,8 +58,14 @@ def bundled(path: Path) -> Bundled:
     if not isinstance(name, str) or not _is_inside(name):
         raise UserError(f"{path / PROFILE} names no model file", _AGAIN)
     _require_sound(path, name)
+    adapter = profile.get("adapter_file")
+    if isinstance(adapter, str) and _is_inside(adapter):
+        _require_sound(path, adapter)
+    else:
+        adapter = None
     shown = f"{profile.get('model', path.name)} ({profile.get('target', path.name)})"
-    return Bundled(path / name, shown, str(profile.get("kv_cache_type", "f16")))
+    cache = str(profile.get("kv_cache_type", "f16"))
+    return Bundled(path / name, shown, cache, path / adapter if adapter else None)
 
 
 def _is_inside(name: str) -> bool:

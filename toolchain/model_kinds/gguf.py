@@ -36,6 +36,7 @@ def open_file(
     kind: str = "gguf",
     kv_cache_type: str = "f16",
     companion: Path | None = None,
+    adapter: Path | None = None,
 ) -> OpenModel:
     """Open a GGUF; its chat format is the one inside the file."""
     model = LlamaModel(
@@ -44,6 +45,7 @@ def open_file(
         exact=options.exact,
         kv_cache_type=kv_cache_type,
         parallel=options.parallel,
+        adapter=adapter,
     )
     made = None if companion else Path(tempfile.mkdtemp(prefix="edgeforge-"))
     bos, eos = (
