@@ -57,9 +57,9 @@ _MENDS = (
         "takes its file's size there",
     ),
     (
-        r"unknown model architecture|unsupported (?:model )?architecture|architecture.*not support",
-        "this Ollama is too old for the model's architecture: update it, or run the bundle with "
-        "llama.cpp (python smoke_test.py in the bundle)",
+        r"unable to load model|unknown model architecture|unsupported (?:model )?architecture",
+        "most often this Ollama is too old for the model's architecture: update it, or run the "
+        "bundle with llama.cpp (smoke_test.py in the bundle); the server's log says why",
     ),
     (
         r"more system memory|out of memory|cannot allocate|failed to allocate",
@@ -178,9 +178,8 @@ class Client:
                 "look at the server's log",
             ) from None
         if done.returncode != 0:
-            raise refusal(
-                f"`ollama create` with {modelfile}", _last_line(done.stderr or done.stdout)
-            )
+            said = _last_line(done.stderr or done.stdout)
+            raise refusal(f"`ollama create {name}` failed", said)
 
     def show(self, name: str) -> dict[str, Any]:
         """What `/api/show` says: template, parameters, system, license, details, model_info."""

@@ -58,3 +58,19 @@ def served(program: Path | None, folder: Path) -> Iterator[Client]:
     with server(folder, binary=program) as client:
         # One thread: those of a server on busy cores wait for each other.
         yield Client(client.url, program, {"num_thread": 1})
+
+
+def processes_with(variable: str, argument: str = "") -> list[int]:
+    """Processes with this environment variable and argument (Linux), this one not counted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if variable.encode() in variables and (not argument or argument in arguments):
+            found.append(int(entry.name))
+    return found

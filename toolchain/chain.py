@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import UserError
 from toolchain.job import Job, settle_texts
 from toolchain.pipeline import run_stage
 from toolchain.stage import Input
@@ -126,11 +125,6 @@ def _kept_apart(state: State, folder: Path) -> State:
     from toolchain.export.gguf.convert_adapter import adapter_artifact
 
     job = state.job
-    if job.backend != "gguf":
-        raise UserError(
-            f"only GGUF keeps an adapter separate from its base, not {job.backend}",
-            "take `separate: true` out of the recipe's merge",
-        )
     adapter, found = adapter_artifact(folder)
     check_base(found.record, found.settings.base_model, job.source, force=job.recipe.merge.force)
     held = dataclasses.replace(job, adapter=adapter)

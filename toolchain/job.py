@@ -109,6 +109,11 @@ def settle(request: BuildRequest) -> Job:
     workspace = Workspace(Path(request.out).absolute() / name)
     source, info = checkpoint_for_build(folder, workspace, **trust)
     backend, quantization = choose_backend(recipe.export.format, wanted, target, info)
+    if recipe.merge.separate and "merge" in recipe.stages and backend != "gguf":
+        raise UserError(
+            f"only GGUF keeps an adapter separate from its base, not {backend}",
+            "take `separate: true` out of the recipe's merge",
+        )
     return Job(
         name=name,
         target=target,

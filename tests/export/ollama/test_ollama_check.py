@@ -31,7 +31,7 @@ CHATML = BY_NAME["chatml"]
 TALK = [{"role": "user", "content": "Say hello, 你好"}]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle as a build leaves it, as far as Ollama needs it, under OUT/tiny/laptop."""
     bundle = tmp_path_factory.mktemp("out") / "tiny" / "laptop"
@@ -94,7 +94,7 @@ def _args(bundle: Path, **more: object) -> argparse.Namespace:
 
 
 def test_good_bundle_passes_every_check_and_leaves_nothing(ollama: Client, bundle: Path) -> None:
-    before = ollama.names()
+    before = sorted(ollama.names())
     checks = _proven(ollama, bundle)
     assert set(_by_name(checks)) == {
         *("files", "quantization", "context", "parameters", "template", "rendered prompt"),
@@ -102,7 +102,7 @@ def test_good_bundle_passes_every_check_and_leaves_nothing(ollama: Client, bundl
         *("loaded context", "prompt tokens", "answers stop", "greedy answers"),
     }
     assert set(_by_name(checks).values()) == {"passed"}, checks
-    assert ollama.names() == before
+    assert sorted(ollama.names()) == before
 
 
 @pytest.mark.parametrize(
@@ -195,12 +195,12 @@ def test_command_uses_a_running_server_and_leaves_the_model_there(
     assert result["passed"] is True
     assert result["name"] == "edgeforge-tiny-laptop"
     assert "edgeforge-tiny-laptop:latest" in ollama.names()
-    held = ollama.show("edgeforge-tiny-laptop")["modelfile"]
+    held = sorted(ollama.show("edgeforge-tiny-laptop")["modelfile"].splitlines())
     _change(bundle, prompt="another?")
     assert command.run(_args(bundle)) == 1
     out = capsys.readouterr().out
     assert "rendered prompt         failed" in out and "3 checks failed" in out
-    assert ollama.show("edgeforge-tiny-laptop")["modelfile"] == held
+    assert sorted(ollama.show("edgeforge-tiny-laptop")["modelfile"].splitlines()) == held
     assert f"{trial_name('edgeforge-tiny-laptop')}:latest" not in ollama.names()
 
 
