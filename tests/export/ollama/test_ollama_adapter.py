@@ -21,7 +21,7 @@ from toolchain.export.ollama.trial import trial
 
 DEMO = ROOT / "toolchain" / "assets" / "demo-model"
 # So much of a random adapter changes answers, and leaves them sensible.
-ALPHA = 9
+ALPHA = 12
 RECIPE = """\
 stages: [merge, export, bundle, smoke]
 merge: {adapter: adapter, separate: true}

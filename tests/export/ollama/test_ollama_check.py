@@ -234,6 +234,12 @@ def test_variant_is_chosen_by_version(bundle: Path) -> None:
         choose_modelfile(bundle, (0, 17, 4))
 
 
+def test_onnx_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"runtime": "onnxruntime"}')
+    with pytest.raises(UserError, match="Ollama runs GGUF"):
+        choose_modelfile(tmp_path, (0, 17, 4))
+
+
 def test_bundle_without_prompts_is_refused(ollama: Client, bundle: Path) -> None:
     (bundle / "prompts.jsonl").write_text("\n")
     with pytest.raises(UserError, match="no recorded prompt"):

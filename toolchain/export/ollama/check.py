@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import read_json
 from runtimes.ollama import JINJA_VERSION, Client
 from toolchain.export.ollama.answers import recorded_checks, rendered_checks, request_checks
 from toolchain.export.ollama.checks import Check, Facts
@@ -24,6 +25,11 @@ def choose_modelfile(bundle: Path, version: Sequence[int]) -> Path:
     Raises `UserError` when the bundle has none, or only one that needs a newer version.
     """
     plain, jinja = bundle / MODELFILE, bundle / MODELFILE_JINJA
+    if _is_onnx(bundle):
+        raise UserError(
+            f"{bundle} is an ONNX bundle, and Ollama runs GGUF",
+            "build with a llama.cpp type, for example quantization=Q4_K_M",
+        )
     if not plain.is_file():
         raise UserError(
             f"{bundle} is no finished bundle: it has no {MODELFILE}",
@@ -48,6 +54,11 @@ def prove(client: Client, name: str, facts: Facts) -> list[Check]:
         loaded_check(client, name, facts),
         *recorded_checks(client, name, facts),
     ]
+
+
+def _is_onnx(bundle: Path) -> bool:
+    path = bundle / "manifest.json"
+    return path.is_file() and read_json(path).get("runtime") == "onnxruntime"
 
 
 def shown(version: Sequence[int]) -> str:
