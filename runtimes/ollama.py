@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from common.errors import UserError
+from runtimes.ollama_errors import OllamaError as OllamaError
+from runtimes.ollama_errors import OllamaRefusal as OllamaRefusal
+from runtimes.ollama_errors import refusal
 
 DEFAULT_PORT = 11434
 # The first version that reads the Jinja template inside the GGUF.
@@ -39,44 +41,6 @@ _HOW_TO_GET = (
 # A model is loaded from disk before the first token; on a slow device that takes minutes.
 _TIMEOUT_SEC = 600.0
 _CREATE_TIMEOUT_SEC = 3600.0
-
-
-class OllamaError(UserError):
-    """Ollama is missing, not running, or refuses."""
-
-
-class OllamaRefusal(OllamaError):
-    """A running Ollama says no."""
-
-
-# What Ollama's own words mean, and what to do.
-_MENDS = (
-    (
-        r"no space left|disk quota|file too large|not enough (?:disk )?space",
-        "free space where Ollama keeps its models (OLLAMA_MODELS, or ~/.ollama/models): a model "
-        "takes its file's size there",
-    ),
-    (
-        r"unable to load model|unknown model architecture|unsupported (?:model )?architecture",
-        "most often this Ollama is too old for the model's architecture: update it, or run the "
-        "bundle with llama.cpp (smoke_test.py in the bundle); the server's log says why",
-    ),
-    (
-        r"more system memory|out of memory|cannot allocate|failed to allocate",
-        "close other programs, or build the bundle for a smaller context or type",
-    ),
-    (
-        r"invalid model name",
-        "take another name with --name: letters, digits, '_', '-', '.', and a tag after ':'",
-    ),
-    (r"invalid file magic|unsupported content type", "update Ollama: it cannot read this GGUF"),
-)
-
-
-def refusal(what: str, reason: str) -> OllamaRefusal:
-    """The error for a refusal, with the mend that Ollama's reason calls for."""
-    found = (mend for words, mend in _MENDS if re.search(words, reason, re.IGNORECASE))
-    return OllamaRefusal(f"{what}: {reason}", next(found, "the server's log says more"))
 
 
 def find_binary() -> Path:
