@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from common.closing import Closing
 from common.errors import UserError
-from runtimes.llama_handle import Batch, load_model, log_sink, open_context, token_text
+from runtimes.llama_handle import (
+    Batch,
+    apply_adapter,
+    load_adapter,
+    load_model,
+    log_sink,
+    open_context,
+    token_text,
+)
 from runtimes.llama_parallel import generate_together
 from runtimes.protocol import Generation, require_prompt, require_room
 from runtimes.threads import idle_cores
@@ -34,8 +42,9 @@ class LlamaModel(Closing):
     `context_tokens` is the context of one sequence; `parallel` sequences can be decoded together
     by `generate_many`. `exact=True` keeps the KV cache in F32 and turns flash attention off: the
     nearest that llama.cpp comes to torch in float32. `threads=None` takes the cores that are idle
-    now. `stop_texts` are texts of tokens that end an answer where the file cannot say so. Raises
-    `UserError` with llama.cpp's message when the file does not load.
+    now. `stop_texts` are texts of tokens that end an answer where the file cannot say so. `adapter`
+    is a LoRA adapter (GGUF) on top. Raises `UserError` with llama.cpp's message when a file does
+    not load.
     """
 
     def __init__(
@@ -51,6 +60,7 @@ class LlamaModel(Closing):
         parallel: int = 1,
         flash_attention: bool | None = None,
         stop_texts: Sequence[str] = (),
+        adapter: Path | None = None,
     ) -> None:
         import llama_cpp
 
@@ -72,6 +82,8 @@ class LlamaModel(Closing):
                 kv_cache_type="f32" if exact else kv_cache_type,
                 flash_attention=not exact if flash_attention is None else flash_attention,
             )
+            if adapter is not None:
+                apply_adapter(self._context, load_adapter(self._model, adapter))
             self._batch = Batch(max(batch_tokens, parallel))
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         except BaseException:

@@ -58,7 +58,8 @@ class Config(StageConfig):
     records of the choice (`Tried.as_json()`); `base` is the checkpoint that the user gave,
     `base_files` its files' SHA-256; `steps` are what the recipe's chain made of it, `checkpoint`
     what was exported; `makers` are the export's stages before the model's own; `reference_quality`
-    is the quality artifact of the unquantized file.
+    is the quality artifact of the unquantized file; `adapter` is a converted LoRA adapter that
+    goes beside the model.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Config(StageConfig):
     quality: Input | None = None
     reference_quality: Input | None = None
     trust_remote_code: bool = False
+    adapter: Input | None = None
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
@@ -89,6 +91,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     size_bytes = sum(source.file(name).stat().st_size for name in source.files)
     require_free_bytes(out_dir, size_bytes + (64 << 20), "the bundle")
     model_file = payload.place(source, out_dir)
+    _copy_adapter(config, out_dir)
     _copy_tokenizer(config.checkpoint.path, out_dir / TOKENIZER_FOLDER)
     _copy_license(config, out_dir)
     _copy_curve(config, out_dir)
@@ -136,6 +139,7 @@ def smoke_profile(config: Config, model_file: str, stop_texts: Sequence[str]) ->
         "model": config.model,
         "target": target["name"],
         "model_file": model_file,
+        **({"adapter_file": adapter_file(config)} if config.adapter else {}),
         "threads": target["threads"] if isinstance(target["threads"], int) else None,
         "cores": target["processor"]["cores"],
         "context_length": config.plan["context_tokens"],
@@ -164,6 +168,19 @@ def record_answers(bundle: Path) -> dict[str, Any]:
     recorded: dict[str, Any] = read_json(result)
     result.unlink()
     return recorded
+
+
+def adapter_file(config: Config) -> str | None:
+    """The name of the adapter that goes beside the model, unmerged."""
+    if config.adapter is None:
+        return None
+    return artifacts.load(config.adapter.path).only(".gguf").name
+
+
+def _copy_adapter(config: Config, folder: Path) -> None:
+    name = adapter_file(config)
+    if config.adapter and name:
+        shutil.copyfile(config.adapter.path / name, folder / name)
 
 
 def _copy_tokenizer(checkpoint: Path, folder: Path) -> None:

@@ -63,6 +63,7 @@ def make_manifest(
         "runtime": runtime,
         "kind": payload.KIND,
         "model_file": _model_file(source, model_file, config, digests),
+        **_adapter(config, digests),
         "base": {"digest": config.base.digest, "files": config.base_files},
         "data": _data(config, steps, makers),
         "training": _training(steps),
@@ -124,6 +125,15 @@ def _model_file(
         ],
         "fallbacks": list(facts.get("fallbacks", [])),
     }
+
+
+def _adapter(config: Config, digests: Mapping[str, str]) -> dict[str, Any]:
+    """The adapter that goes beside the model, unmerged; nothing without one."""
+    if config.adapter is None:
+        return {}
+    made = artifacts.load(config.adapter.path)
+    name = made.only(".gguf").name
+    return {"adapter": {"name": name, "sha256": digests[name], **reproducible(made.measurements)}}
 
 
 def _training(steps: Sequence[Artifact]) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ class Bundled:
     context_tokens: int
     threads: int | None
     stop_texts: tuple[str, ...]
+    adapter: Path | None = None
 
 
 def open_path(path: Path, options: OpenOptions) -> OpenModel:
@@ -53,6 +54,7 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
         options,
         kind="bundle",
         kv_cache_type=found.kv_cache_type,
+        adapter=found.adapter,
         companion=tokenizer if tokenizer.is_dir() else None,
         # As in the smoke test, whose answers are the recorded ones; it says why there.
         flash_attention=found.kv_cache_type.lower() not in ("f16", "f32", "bf16"),
@@ -68,7 +70,7 @@ def bundled(path: Path) -> Bundled:
     if not isinstance(name, str) or name not in sums:
         raise UserError(f"{path / PROFILE} names no model file of the bundle", _AGAIN)
     shown = f"{profile.get('model', path.name)} ({profile.get('target', path.name)})"
-    threads = profile.get("threads")
+    threads, adapter = profile.get("threads"), profile.get("adapter_file")
     return Bundled(
         file=path / name,
         name=shown,
@@ -76,6 +78,7 @@ def bundled(path: Path) -> Bundled:
         context_tokens=int(profile.get("context_length", 2048)),
         threads=int(threads) if threads else None,
         stop_texts=tuple(map(str, profile.get("stop_texts") or ())),
+        adapter=path / adapter if adapter in sums else None,
     )
 
 

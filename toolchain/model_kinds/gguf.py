@@ -39,6 +39,7 @@ def open_file(
     companion: Path | None = None,
     flash_attention: bool | None = None,
     stop_texts: Sequence[str] = (),
+    adapter: Path | None = None,
 ) -> OpenModel:
     """Open a GGUF; its chat format is the one inside the file. `stop_texts` end an answer too."""
     model = LlamaModel(
@@ -50,6 +51,7 @@ def open_file(
         threads=options.threads,
         flash_attention=flash_attention,
         stop_texts=stop_texts,
+        adapter=adapter,
     )
     made = None if companion else Path(tempfile.mkdtemp(prefix="edgeforge-"))
     bos, eos = (

@@ -65,6 +65,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "run": ("How to run it", "如何运行"),
     "run_check": ("prove it on the device", "在设备上验证"),
+    "adapter_apart": (
+        "The adapter is separate: `{name}` ({size}) goes onto the model when it is loaded. The "
+        "figures above are those of both together.",
+        "适配器是独立的：`{name}`（{size}）在加载时叠加到模型上。以上数据均为两者结合的结果。",
+    ),
     "jinja_only": (
         "Ollama: needs version 0.30 or newer, because no template for older ones renders the same: "
         "{reason}",
