@@ -16,9 +16,9 @@ import pytest
 from tiny_bundle import edit_first_prompt, edit_profile, make_bundle
 from tiny_models import tiny_llama
 
-from toolchain.export.bundle import smoke_test_script, write_sums
+from toolchain.export.bundle import write_sums
+from toolchain.export.smoke_script import smoke_script
 
-SCRIPT = smoke_test_script()
 MODEL = "model-Q4_K_M.gguf"
 
 
@@ -34,8 +34,15 @@ def bundle(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def smoke() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("smoke_test", SCRIPT)
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("script") / "smoke_test.py"
+    path.write_text(smoke_script(), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def smoke(script: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("smoke_test", script)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["smoke_test"] = module
@@ -219,9 +226,9 @@ def test_answers_do_not_depend_on_the_number_of_threads(made: Path, smoke: Modul
     assert answers[1] == answers[2] == answers[3]
 
 
-def test_no_bundle_and_no_engine_cannot_run(bundle: Path, tmp_path: Path) -> None:
+def test_no_bundle_and_no_engine_cannot_run(script: Path, bundle: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--bundle", str(tmp_path / "absent")],
+        [sys.executable, str(script), "--bundle", str(tmp_path / "absent")],
         capture_output=True,
         text=True,
     )
@@ -267,7 +274,7 @@ def test_every_core_count_is_tried_on_small_machines(smoke: ModuleType) -> None:
 
 
 def test_it_is_python_3_8_of_the_standard_library() -> None:
-    source = SCRIPT.read_text("utf-8")
+    source = smoke_script()
     tree = ast.parse(source, feature_version=(3, 8))
     imported = {
         name.split(".")[0]
