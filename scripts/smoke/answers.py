@@ -26,6 +26,31 @@ def agreeing_prefix(expected: list[Any], actual: list[Any]) -> float:
     return agree / longer if longer else 1.0
 
 
+def agreement(row: dict[str, Any], answer: Answer) -> float:
+    """Share over which an answer agrees with the recorded one: in tokens, else in characters."""
+    if answer.token_ids is not None:
+        return agreeing_prefix(row["expected_token_ids"], answer.token_ids)
+    return agreeing_prefix(list(comparable(row["expected"])), list(comparable(answer.text)))
+
+
+def is_equal(row: dict[str, Any], answer: Answer) -> bool:
+    if answer.token_ids is None:
+        return comparable(row["expected"]) == comparable(answer.text)
+    return bool(row["expected"] == answer.text and row["expected_token_ids"] == answer.token_ids)
+
+
+def comparable(text: str) -> str:
+    """Without what servers cut off: a character that the last token left unfinished, and spaces."""
+    return text.strip().rstrip("\ufffd").strip()
+
+
+def same_prompt(row: dict[str, Any], answer: Answer) -> bool:
+    """Equal tokens, or where the engine does not tell them, as many."""
+    if answer.prompt_token_ids is None:
+        return bool(len(row["token_ids"]) == answer.prompt_tokens)
+    return bool(row["token_ids"] == answer.prompt_token_ids)
+
+
 def check_answers(
     prompts: list[dict[str, Any]],
     answers: list[Answer],
@@ -38,32 +63,45 @@ def check_answers(
     kernels round differently, the profile's `min_answers_equal`, and half of the tokens must agree.
     """
     pairs = [(row, answers[index]) for index, row in enumerate(prompts)]
-    tokens_off = [r["id"] for r, a in pairs if r["token_ids"] != a.prompt_token_ids]
-    shares = [agreeing_prefix(r["expected_token_ids"], a.token_ids) for r, a in pairs]
+    tokens_off = [row["id"] for row, answer in pairs if not same_prompt(row, answer)]
+    shares = [agreement(row, answer) for row, answer in pairs]
+    equal = [is_equal(row, answer) for row, answer in pairs]
     differ = [
         "{} agrees over {:.0%}".format(row["id"], shares[index])
-        for index, (row, answer) in enumerate(pairs)
-        if shares[index] < 1 or row["expected"] != answer.text
+        for index, row in enumerate(prompts)
+        if not equal[index]
     ]
-    equal_limit = 1.0 if same_engine else thresholds.get("min_answers_equal")
-    notes = [] if same_engine else ["recorded on another engine or CPU"]
     if len(differ) > 8:
         differ[8:] = ["…"]
-    equal = sum(
-        r["expected"] == a.text and r["expected_token_ids"] == a.token_ids for r, a in pairs
-    )
+    equal_limit = 1.0 if same_engine else thresholds.get("min_answers_equal")
+    prefix_limit = 1.0 if same_engine else MIN_AGREEING_PREFIX
+    notes = [] if same_engine else ["recorded on another engine or CPU"]
+    by_text = answers[0].token_ids is None
     return [
-        at_most("prompt_token_ids", len(tokens_off), 0, "prompts differ", ", ".join(tokens_off)),
+        at_most(
+            "prompt_token_ids", len(tokens_off), 0, "prompts differ", prompt_note(pairs, tokens_off)
+        ),
         at_least(
-            "equal_answers", equal / len(pairs), equal_limit, "share", "; ".join(notes + differ)
+            "equal_answers",
+            sum(equal) / len(pairs),
+            equal_limit,
+            "share",
+            "; ".join(notes + differ),
         ),
         at_least(
             "agreeing_prefix",
             statistics.mean(shares),
-            1.0 if same_engine else MIN_AGREEING_PREFIX,
+            prefix_limit,
             "share",
+            "of the text: this engine tells no tokens" if by_text else "",
         ),
     ]
+
+
+def prompt_note(pairs: list[tuple[dict[str, Any], Answer]], off: list[str]) -> str:
+    if pairs[0][1].prompt_token_ids is None:
+        return "; ".join(["counted: this engine tells no tokens", *off])
+    return ", ".join(off)
 
 
 def check_stops(

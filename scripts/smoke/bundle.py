@@ -91,3 +91,13 @@ def read_prompts(bundle: Path) -> list[dict[str, Any]]:
 def write_prompts(bundle: Path, prompts: list[dict[str, Any]]) -> None:
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in prompts]
     (bundle / PROMPTS).write_text("".join(lines), encoding="utf-8")
+
+
+def bos_text(bundle: Path) -> str:
+    """The text of the token that begins every input; empty where the tokenizer has none."""
+    try:
+        path = bundle / "tokenizer" / "tokenizer_config.json"
+        token = json.loads(path.read_text(encoding="utf-8")).get("bos_token")
+    except (OSError, ValueError):
+        return ""
+    return str(token.get("content", "") if isinstance(token, dict) else token or "")

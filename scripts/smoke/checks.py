@@ -45,6 +45,10 @@ CHECKS = (
     "decode_tokens_per_sec",
     "ttft_sec",
     "peak_rss_bytes",
+    "gpu_memory_bytes",
+    "power_watts",
+    "joules_per_token",
+    "temperature_celsius",
 )
 
 
@@ -58,6 +62,13 @@ ENCODER_CHECKS = (
     "texts_per_sec",
     "peak_rss_bytes",
 )
+
+
+def check_rss(value: int | None, limit: Any) -> Check:
+    if value is None:
+        note = "not readable here: the model's process is another user's or on another machine"
+        return Check("peak_rss_bytes", note=note)
+    return at_most("peak_rss_bytes", value, limit, "bytes")
 
 
 def check_digests(bundle: Path) -> Check:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
-from .checks import Check, at_least, at_most, scaled
-from .machine import load_per_core, machine_facts, usable_cores
-from .memory import peak_rss_bytes
+from .checks import Check, at_least, at_most, check_rss, scaled
+from .machine import load_per_core, usable_cores
 from .onnx_encoder import OnnxEncoder
+from .processes import peak_rss_bytes
 from .result import Result
 from .speed import REPETITIONS
 
 MAX_DIFFERENCE = 1e-3  # of an encoder's outputs, where engine and CPU are those of the recording
 
 
-def _measure_encoder(
+def measure_encoder(
     bundle: Path,
     profile: dict[str, Any],
     prompts: list[dict[str, Any]],
@@ -26,7 +27,7 @@ def _measure_encoder(
     result: Result,
 ) -> None:
     """An encoder's labels and outputs against the recorded ones, then its speed."""
-    thresholds, result.machine = profile.get("thresholds", {}), machine_facts()
+    thresholds = profile.get("thresholds", {})
     used = threads or min(int(profile.get("threads") or usable_cores()), usable_cores())
     start = time.perf_counter()
     engine = OnnxEncoder(bundle / profile["model_file"], used)
@@ -49,11 +50,11 @@ def _measure_encoder(
         at_most("max_output_difference", max(differ), MAX_DIFFERENCE if same else None, ""),
         check_labels(prompts, labels, thresholds),
     ]
-    rss_bytes = peak_rss_bytes()
+    rss_bytes = peak_rss_bytes(os.getpid())
     repetitions = 1 if quick else REPETITIONS
     result.checks += check_encoder_speed(engine, prompts, repetitions, result)
     rss_limit = thresholds.get("max_peak_rss_bytes")
-    result.checks.append(at_most("peak_rss_bytes", rss_bytes, rss_limit, "bytes"))
+    result.checks.append(check_rss(rss_bytes, rss_limit))
     result.machine["load_per_core_after"] = load_per_core()
 
 

@@ -6,25 +6,58 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from .bundle import CannotRun
+
+QUICK_RESTART_SEC = 1.5  # an engine that is started again for each number of threads
+
+
+class NotThere(CannotRun):
+    """This machine does not have the engine."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """One greedy answer. `raw_text` shows control tokens too; the stop token is part of neither."""
+    """One greedy answer. `raw_text` shows control tokens too; the stop token is part of neither.
 
-    prompt_token_ids: list[int]
-    token_ids: list[int]
+    Ids are None where the engine does not tell them; `prompt_tokens` is how many it counted.
+    """
+
+    prompt_token_ids: list[int] | None
+    prompt_tokens: int
+    token_ids: list[int] | None
     text: str
     raw_text: str
     stopped: bool
     ttft_sec: float
 
 
+@dataclass(frozen=True)
+class Work:
+    """How many tokens took how long, as the engine counts them."""
+
+    tokens: int
+    sec: float
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / max(self.sec, 1e-9)
+
+
 class Engine(Protocol):
-    """What runs a model here. `features` names the build and CPU features that decide rounding."""
+    """What runs a model here. `features` names the build and CPU features that decide rounding.
+
+    `install` says how to get it. An engine whose `sweeps` is false is not asked to change its
+    number of threads. `pid` is the process that holds the model, None where that is not known.
+    """
 
     name: str
+    install: str
     version: str
     features: str
+    sweeps: bool
+
+    @property
+    def pid(self) -> int | None: ...
 
     def load(self, model: Path, profile: dict[str, Any], context: int, threads: int) -> None:
         """Load the model; `CannotRun` with the engine's reason when it refuses."""
@@ -35,11 +68,14 @@ class Engine(Protocol):
     def set_threads(self, threads: int) -> None:
         """Use this many threads from now on."""
 
-    def prefill_sec(self, count: int) -> float:
-        """Time to process a prompt of `count` tokens in an empty context."""
+    def prefill(self, count: int) -> Work:
+        """Process a prompt of about `count` tokens in an empty context."""
 
-    def decode_sec(self, count: int) -> float:
-        """Time to process `count` tokens one by one in an empty context."""
+    def decode(self, count: int) -> Work:
+        """Process about `count` tokens one by one in an empty context."""
+
+    def peak_rss(self) -> int | None:
+        """Largest resident set of the process that holds the model; None where not readable."""
 
     def close(self) -> None:
         """Give everything back."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .bundle import CannotRun
-from .engine import Answer
+from .engine import Answer, Work
+from .processes import peak_rss_bytes
 
 
 class LlamaCpp:
@@ -18,6 +19,7 @@ class LlamaCpp:
 
     name = "llama-cpp-python"
     install = "pip install llama-cpp-python{version}"
+    sweeps = True
     callbacks: ClassVar[list[Any]] = []
 
     def __init__(self) -> None:
@@ -37,6 +39,10 @@ class LlamaCpp:
         self._vocab: Any = None
         self._stops: list[int] = []
         self._batch = 512
+
+    @property
+    def pid(self) -> int | None:
+        return os.getpid()
 
     def _keep_log(self, level: int, text: bytes, _data: Any) -> None:
         if level == 4 or (level == 5 and self._log):  # GGML_LOG_LEVEL_ERROR, or its continuation
@@ -84,6 +90,7 @@ class LlamaCpp:
             token = self._sample()
         return Answer(
             prompt_token_ids=prompt_ids,
+            prompt_tokens=len(prompt_ids),
             token_ids=ids,
             text=self._text(ids, special=False),
             raw_text=self._text(ids, special=True),
@@ -94,15 +101,18 @@ class LlamaCpp:
     def set_threads(self, threads: int) -> None:
         self._lib.llama_set_n_threads(self._context, threads, threads)
 
-    def prefill_sec(self, count: int) -> float:
-        return self._time(lambda: self._decode(self._some_tokens(count)))
+    def prefill(self, count: int) -> Work:
+        return self._time(count, lambda: self._decode(self._some_tokens(count)))
 
-    def decode_sec(self, count: int) -> float:
+    def decode(self, count: int) -> Work:
         def one_by_one() -> None:
             for token in self._some_tokens(count):
                 self._decode([token])
 
-        return self._time(one_by_one)
+        return self._time(count, one_by_one)
+
+    def peak_rss(self) -> int | None:
+        return peak_rss_bytes(self.pid)
 
     def close(self) -> None:
         lib = self._lib
@@ -114,12 +124,12 @@ class LlamaCpp:
             lib.llama_model_free(self._model)
         self._model = self._context = self._sampler = None
 
-    def _time(self, work: Callable[[], None]) -> float:
+    def _time(self, count: int, work: Callable[[], None]) -> Work:
         self._clear()
         start = time.perf_counter()
         work()
         self._lib.llama_synchronize(self._context)
-        return time.perf_counter() - start
+        return Work(count, time.perf_counter() - start)
 
     def _some_tokens(self, count: int) -> list[int]:
         # Any tokens do for timing, as in llama-bench; these are the same on every run.

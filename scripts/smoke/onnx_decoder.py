@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from pathlib import Path
 from typing import Any
 
 from .bundle import CannotRun
-from .engine import Answer
+from .engine import Answer, Work
 from .machine import cpu_features
+from .processes import peak_rss_bytes
 
 
 class OnnxDecoder:
@@ -21,6 +23,7 @@ class OnnxDecoder:
 
     name = "onnxruntime"
     install = "pip install onnxruntime{version} tokenizers"
+    sweeps = True
 
     def __init__(self) -> None:
         import numpy
@@ -40,6 +43,10 @@ class OnnxDecoder:
         self._stops: set[int] = set()
         self._past: dict[str, Any] = {}
         self._length = 0
+
+    @property
+    def pid(self) -> int | None:
+        return os.getpid()
 
     def load(self, model: Path, profile: dict[str, Any], context: int, threads: int) -> None:
         self._model, self._context = model, context
@@ -83,6 +90,7 @@ class OnnxDecoder:
             token = self._run([token])
         return Answer(
             prompt_token_ids=prompt_ids,
+            prompt_tokens=len(prompt_ids),
             token_ids=ids,
             text=self._tokenizer.decode(ids, skip_special_tokens=True),
             raw_text=self._tokenizer.decode(ids, skip_special_tokens=False),
@@ -90,18 +98,21 @@ class OnnxDecoder:
             ttft_sec=ttft_sec,
         )
 
-    def prefill_sec(self, count: int) -> float:
+    def prefill(self, count: int) -> Work:
         self._clear()
         start = time.perf_counter()
         self._run(self._some_tokens(count))
-        return time.perf_counter() - start
+        return Work(count, time.perf_counter() - start)
 
-    def decode_sec(self, count: int) -> float:
+    def decode(self, count: int) -> Work:
         self._clear()
         start = time.perf_counter()
         for token in self._some_tokens(count):
             self._run([token])
-        return time.perf_counter() - start
+        return Work(count, time.perf_counter() - start)
+
+    def peak_rss(self) -> int | None:
+        return peak_rss_bytes(self.pid)
 
     def close(self) -> None:
         self._session = None

@@ -8,7 +8,7 @@ from typing import Any
 from .answers import ask
 from .bundle import ENCODER, CannotRun, read_profile, read_prompts, write_prompts
 from .encoder_test import text_of
-from .find import find_engine
+from .find import recorder
 from .machine import usable_cores
 from .onnx_encoder import OnnxEncoder
 from .speed import choose_threads
@@ -23,7 +23,7 @@ def record(bundle: Path, threads: int | None) -> dict[str, Any]:
     profile, prompts = read_profile(bundle), read_prompts(bundle)
     if profile.get("kind") == ENCODER:
         return record_encoder(bundle, profile, prompts, threads)
-    engine = find_engine(profile)
+    engine = recorder(profile)
     # The answers do not depend on the context's size, so the smallest that holds them will do.
     needed = max(len(row["token_ids"]) + row["max_new_tokens"] for row in prompts) + 1
     context = min(int(profile["context_length"]), -(-needed // 256) * 256)

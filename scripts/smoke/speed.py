@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .checks import FAILED, Check, at_least, at_most, scaled
-from .engine import Engine
+from .engine import Engine, Work
 from .machine import usable_cores
 
 PREFILL_TOKENS, DECODE_TOKENS, REPETITIONS = 256, 48, 3
@@ -26,18 +26,19 @@ class Speed:
     median: float
 
 
-def measure_speed(time_tokens: Callable[[int], float], most_tokens: int, repetitions: int) -> Speed:
+def measure_speed(work: Callable[[int], Work], most_tokens: int, repetitions: int) -> Speed:
     """Warm up with a few tokens, then time as many as fit the time budget, several times."""
     few = min(8, most_tokens)
-    rate = few / time_tokens(few)
+    rate = work(few).rate
     tokens = int(max(few, min(most_tokens, rate * SPEED_BUDGET_SEC / (repetitions + 1))))
-    rates = []
+    done = []
     start = time.perf_counter()
     for _ in range(repetitions):
-        rates.append(tokens / time_tokens(tokens))
+        done.append(work(tokens))
         if time.perf_counter() - start > SPEED_BUDGET_SEC:
             break
-    return Speed(tokens, max(rates), statistics.median(rates))
+    rates = [one.rate for one in done]
+    return Speed(done[-1].tokens, max(rates), statistics.median(rates))
 
 
 def thread_counts(cores: int, wanted: int) -> list[int]:
@@ -61,25 +62,27 @@ def sweep_threads(engine: Engine, counts: list[int]) -> dict[int, float]:
         if left <= 0:
             break
         engine.set_threads(count)
-        engine.decode_sec(1)
-        rates[count] = 2 / engine.decode_sec(2)
+        engine.decode(1)
+        rates[count] = engine.decode(2).rate
         if rates[count] < max(rates.values()) / FAR_SLOWER:
             break
         tokens = int(max(2, min(SWEEP_TOKENS, rates[count] * left / (2 * len(counts)))))
-        rates[count] = max(tokens / engine.decode_sec(tokens) for _ in range(2))
+        rates[count] = max(engine.decode(tokens).rate for _ in range(2))
     return rates
 
 
 def choose_threads(engine: Engine, wanted: int, given: int | None, quick: bool) -> dict[str, Any]:
     """Find the best thread count and set it, unless one was given; all else is measured with it.
 
-    A quick sweep tries one thread and the wanted count.
+    A quick sweep tries one thread and the wanted count. An engine that is slow to start again keeps
+    what it has.
     """
     counts = sorted({1, wanted}) if quick else thread_counts(usable_cores(), wanted)
-    rates = sweep_threads(engine, counts)
+    rates = sweep_threads(engine, counts) if engine.sweeps else {}
     best = max(rates, key=lambda count: rates[count]) if rates else None
     used = given or best or wanted
-    engine.set_threads(used)
+    if given or engine.sweeps:
+        engine.set_threads(used)
     return {
         "profile": wanted,
         "best": best,
@@ -106,15 +109,15 @@ def check_speed(
 ) -> tuple[list[Check], dict[str, Any]]:
     """Prefill and decode tokens/s against the scaled limits; what fails is measured once more."""
     wanted = {
-        "prefill": (engine.prefill_sec, min(PREFILL_TOKENS, context // 2)),
-        "decode": (engine.decode_sec, min(DECODE_TOKENS, context // 2)),
+        "prefill": (engine.prefill, min(PREFILL_TOKENS, context // 2)),
+        "decode": (engine.decode, min(DECODE_TOKENS, context // 2)),
     }
     checks, details = [], {}
-    for kind, (time_tokens, most) in wanted.items():
+    for kind, (work, most) in wanted.items():
         name = kind + "_tokens_per_sec"
         limit = scaled(thresholds.get("min_" + name), scales[kind])
         for _attempt in range(2):
-            speed = measure_speed(time_tokens, most, repetitions)
+            speed = measure_speed(work, most, repetitions)
             note = f"{speed.tokens} tokens; median {speed.median:.4g}"
             check = at_least(name, speed.best, limit, "tokens/s", note)
             if check.status != FAILED:
