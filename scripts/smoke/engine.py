@@ -16,6 +16,15 @@ class NotThere(CannotRun):
 
 
 @dataclass(frozen=True)
+class PassedOver:
+    """An engine that is not used, and why; `there` when this machine has it."""
+
+    name: str
+    there: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """One greedy answer. `raw_text` shows control tokens too; the stop token is part of neither.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import CannotRun
-from .engine import Engine
+from .engine import Engine, PassedOver
 from .llama_cli import LlamaCli
 from .llama_python import LlamaCpp
 from .llama_server import LlamaServer
@@ -62,14 +62,14 @@ def candidates(profile: dict[str, Any], wanted: str) -> list[Any]:
 
 def load_engine(
     model: Path, profile: dict[str, Any], wanted: str, context: int, threads: int
-) -> tuple[Engine, float, list[str]]:
+) -> tuple[Engine, float, list[PassedOver]]:
     """The first engine that loads the model, how long that took, and why others did not."""
-    reasons: list[str] = []
+    reasons: list[PassedOver] = []
     for candidate in candidates(profile, wanted):
         try:
             engine = find_engine(candidate, profile)
         except CannotRun as error:
-            reasons.append(str(error))
+            reasons.append(PassedOver(candidate.name, False, str(error)))
             continue
         start = time.perf_counter()
         try:
@@ -78,7 +78,7 @@ def load_engine(
             engine.close()
             if not isinstance(error, CannotRun):
                 raise
-            reasons.append(str(error))
+            reasons.append(PassedOver(candidate.name, True, str(error)))
         else:
             return engine, time.perf_counter() - start, reasons
-    raise CannotRun("no engine works here: " + "; ".join(reasons))
+    raise CannotRun("no engine works here: " + "; ".join(one.reason for one in reasons))

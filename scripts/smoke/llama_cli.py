@@ -47,8 +47,9 @@ class LlamaCli:
         self._known = "" if self._simple else output_of([program, "--help"])
         if not self._simple and "-no-cnv" not in self._known:
             raise NotThere(f"{program} only chats, and llama-completion is not on PATH")
-        shown = "" if self._simple else output_of([program, "--version"])
-        self.version, self.features = llama_version(shown), Path(program).name
+        # llama-simple does not tell its version.
+        self.version = "" if self._simple else llama_version(output_of([program, "--version"]))
+        self.features = Path(program).name
         self.sweeps = False
         self._options: list[str] = []
         self._bos, self._adds_bos = "", False

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .checks import FAILED, PASSED, Check
+from .engine import PassedOver
 
 
 @dataclass
@@ -17,7 +18,7 @@ class Result:
     checks: list[Check] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
-    engines_passed_over: list[str] = field(default_factory=list)
+    engines_passed_over: list[PassedOver] = field(default_factory=list)
     threads: dict[str, Any] = field(default_factory=dict)
     speed: dict[str, Any] = field(default_factory=dict)
     answers: list[dict[str, Any]] = field(default_factory=list)

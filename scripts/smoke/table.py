@@ -38,9 +38,9 @@ def table(result: Result) -> str:
                 **result.machine["speed_limit_scales"],
             )
         )
-    lines += [f"passed over: {reason}" for reason in result.engines_passed_over]
+    lines += [f"passed over: {one.reason}" for one in result.engines_passed_over if one.there]
     if result.engine:
-        lines.append("engine: {name} {version}".format(**result.engine).rstrip())
+        lines.append("engine: {name} {version}".format(**result.engine))
     load = result.machine["load_per_core_before"]
     if load > BUSY_LOAD_PER_CORE:
         lines.append(f"busy machine: load per core {load:.1f}; speeds read low")

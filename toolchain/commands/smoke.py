@@ -12,6 +12,7 @@ HELP = "run the smoke test of a finished bundle"
 EXAMPLES = (
     "edgeforge smoke --target laptop",
     "edgeforge smoke --target jetson --model PATH --json",
+    "edgeforge smoke --target laptop --engine llama-server",
 )
 
 _FAILED = 1
@@ -25,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--quick", action="store_true", help="one repetition of each figure, no thread sweep"
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="ollama, llama-server, … (smoke_test.py --help lists them), or auto: the first that "
+        "works, as on a device (default: the engine that recorded the answers)",
     )
 
 
@@ -43,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             f"would run {bundle / SMOKE_TEST} in a fresh process and write {bundle / LOG_FOLDER}/"
         )
         return 0
-    result = run_smoke(bundle, threads=args.threads, quick=args.quick)
+    result = run_smoke(bundle, threads=args.threads, quick=args.quick, engine=args.engine)
     if args.json:
         print(json.dumps(result.data, indent=2, ensure_ascii=False))
     else:
