@@ -18,7 +18,8 @@ import time
 from runtimes.energy import INPUT_RAILS
 
 INTERVAL_MS = 100
-_RAIL = re.compile(r"\b((?:VDD|VIN|POM|SYS|CPU|GPU|NC)\w*) (\d+)(?:mW)?/\d+(?:mW)?")
+# Memory is in such pairs too, but with MB at their end.
+_RAIL = re.compile(r"\b([A-Z][A-Z0-9_]*) (\d+)(?:mW)?/\d+(?:mW)?(?=\s|$)")
 
 
 def find_tegrastats() -> str | None:

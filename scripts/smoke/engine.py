@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from .bundle import CannotRun
 
-QUICK_RESTART_SEC = 1.5  # an engine that is started again for each number of threads
+QUICK_RESTART_SEC = 4.0  # an engine that is started again for each number of threads
 
 
 class NotThere(CannotRun):

@@ -68,7 +68,7 @@ class LlamaCli:
         else:
             self._options = server_options(self._known, model, profile, context)
             self._options += ["-t", str(threads), "-no-cnv", "--no-display-prompt", "--temp", "0"]
-            known = ("--no-warmup", "--simple-io", "--perf")
+            known = ("--simple-io", "--perf")
             self._options += [option for option in known if option in self._known]
         self._bos = bos_text(bundle)
         self._adds_bos = self._run(self._bos or "a", 1).prompt.tokens > 1 and bool(self._bos)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from .bundle import CannotRun
 from .child import complaint, find_program, output_of, start, stop
 from .engine import QUICK_RESTART_SEC, Answer, NotThere, Work
 from .http_json import Refused, call
+from .machine import cpu_features
 from .processes import peak_rss_bytes
 
 READY_TIMEOUT_SEC = 1800.0
@@ -54,8 +56,7 @@ class LlamaServer:
         begin = time.perf_counter()
         self._start(threads)
         self.sweeps = time.perf_counter() - begin < QUICK_RESTART_SEC
-        system = re.search(r"system_info: (.*)", self._logged())
-        self.features = re.sub(r"n_threads\S* = [^|]*\| ", "", system.group(1)) if system else ""
+        self.features = logged_features(self._logged())
         ends = [self._tokenize(text, False) for text in self._stop_texts]
         self._stops = {ids[0] for ids in ends if len(ids) == 1}
         self._filler = self._tokenize(FILLER, False)
@@ -169,6 +170,7 @@ def server_options(known: str, model: Path, profile: dict[str, Any], context: in
         (("-ctv", kv_type), "-ctv"),
         (("-fa", attention), "[on|off|auto]"),
         (("--no-webui",), "--no-webui"),
+        (("--no-warmup",), "--no-warmup"),
         (("--cache-ram", "0"), "--cache-ram"),
     ]
     return [part for parts, sign in wanted if sign in known for part in parts]
@@ -184,6 +186,14 @@ def llama_version(text: str) -> str:
     """`version: 6123 (abcdef1)` as llama.cpp's programs print it."""
     found = re.search(r"version: (\S+(?: \(\w+\))?)", text)
     return found.group(1) if found else "unknown"
+
+
+def logged_features(log: str) -> str:
+    """Build and CPU features as the server writes them; newer ones keep them to themselves."""
+    found = re.search(r"system_info: (.*)", log)
+    if found is None:
+        return " ".join([platform.machine(), *cpu_features()])
+    return re.sub(r"n_threads\S* = [^|]*\| ", "", found.group(1)).strip()
 
 
 def free_port() -> int:

@@ -53,7 +53,8 @@ def smoke(script: Path) -> ModuleType:
 def run(bundle: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, checks by name, and everything printed."""
     result = bundle.parent / "result.json"
-    command = [sys.executable, str(bundle / "smoke_test.py"), "--json", str(result), *arguments]
+    options = ["--json", str(result), "--engine", "llama-cpp-python", *arguments]
+    command = [sys.executable, str(bundle / "smoke_test.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     data = json.loads(result.read_text("utf-8")) if result.is_file() else {"checks": []}
     checks = {check["name"]: check for check in data["checks"]}
@@ -235,7 +236,9 @@ def test_no_bundle_and_no_engine_cannot_run(script: Path, bundle: Path, tmp_path
     assert done.returncode == 2 and "is no bundle" in done.stderr
     # -S: without site-packages there is no llama_cpp.
     done = subprocess.run(
-        [sys.executable, "-S", str(bundle / "smoke_test.py")], capture_output=True, text=True
+        [sys.executable, "-S", str(bundle / "smoke_test.py"), "--engine", "llama-cpp-python"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert "pip install llama-cpp-python==" in done.stderr and "Traceback" not in done.stderr
