@@ -109,14 +109,14 @@ def test_programs_that_answer_once_are_used_too(bundle: Path, tmp_path: Path) ->
 
 
 def test_ollama_takes_the_model_answers_and_forgets_it(
-    bundle: Path, ollama: Client, tmp_path: Path
+    bundle: Path, ollama: Client, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     code, data, printed = smoke(bundle, tmp_path, OLLAMA_HOST=ollama.url)
     prove(data, "ollama", printed)
     assert code == 0, printed
     assert checks(data)["prompt_token_ids"]["note"].startswith("counted")
     assert ollama.names() == []
-    assert processes_with("runner", "--model") == []
+    assert processes_with("--model", str(tmp_path_factory.getbasetemp())) == []
 
 
 def test_an_ollama_that_refuses_is_named_and_the_next_engine_used(

@@ -295,3 +295,45 @@ def test_it_is_python_3_8_of_the_standard_library() -> None:
     # Methods that 3.8 lacks; annotations are never evaluated there.
     for name in ("removeprefix", "removesuffix", "is_relative_to", "functools.cache", "strict="):
         assert name not in source
+
+
+def test_a_jetson_s_power_temperature_and_unified_memory(bundle: Path, tmp_path: Path) -> None:
+    ina, thermal = "sys/class/hwmon/hwmon3/", "sys/class/thermal/thermal_zone0/"
+    files = {
+        "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0003\0nvidia,tegra234\0",
+        "proc/meminfo": "MemTotal:        7802744 kB\nMemAvailable:    5000000 kB\n",
+        f"{ina}name": "ina3221\n",
+        f"{ina}in1_label": "VDD_IN\n",
+        f"{ina}in1_input": "5000\n",
+        f"{ina}curr1_input": "2000\n",
+        f"{thermal}type": "tj-thermal\n",
+        f"{thermal}temp": "48812\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "device" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    code, checks, printed = run(bundle, "--quick", "--root", str(tmp_path / "device"))
+    assert code == 0, printed
+    assert checks["power_watts"]["value"] == pytest.approx(10, rel=0.1)
+    decode = checks["data"]["speed"]["decode_tokens_per_sec"]["best"]
+    assert checks["joules_per_token"]["value"] >= 0.5 * 10 / decode
+    assert checks["power_watts"]["note"].startswith("INA3221 VDD_IN")
+    assert checks["temperature_celsius"]["value"] == 48.812
+    assert checks["gpu_memory_bytes"]["value"] == 0
+    assert checks["gpu_memory_bytes"]["note"].startswith("unified memory")
+
+
+def test_what_cannot_be_read_says_why(bundle: Path, tmp_path: Path) -> None:
+    _, checks, _ = run(bundle, "--quick", "--root", str(tmp_path / "bare"))
+    for name in ("power_watts", "joules_per_token", "temperature_celsius"):
+        assert checks[name]["status"] == "not measured"
+        assert checks[name]["note"].startswith("not readable here: ")
+
+
+def test_memory_of_a_graphics_card_is_read_from_nvidia_smi(smoke: ModuleType) -> None:
+    assert smoke.gpu_bytes_of(42, "7, 100\n42, 512\n42, 16\n") == 528 << 20
+    assert smoke.gpu_bytes_of(42, "7, 100\n") is None
+    assert smoke.gpu_bytes_of(42, "42, [N/A]\n") is None
+    assert smoke.sum_mib("310\n20\n") == 330 << 20
+    assert smoke.sum_mib("NVIDIA-SMI has failed\n") is None
