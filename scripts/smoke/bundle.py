@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 SUMS, PROFILE, PROMPTS, LOG = "SHA256SUMS", "profile.json", "prompts.jsonl", "log"
-PROFILE_SCHEMA = 1
+SIGNATURE, PROFILE_SCHEMA = "model.sig", 1
 ENCODER = "encoder"
 
 
@@ -34,7 +34,7 @@ def verify_sums(bundle: Path) -> list[str]:
         if relative == Path():
             folders[:] = [name for name in folders if name != LOG]
         paths = [(relative / name).as_posix() for name in names]
-        known = {SUMS, *sums}
+        known = {SUMS, SIGNATURE, *sums}  # a signature covers SHA256SUMS, not the other way
         faults += [path + " is not covered by " + SUMS for path in paths if path not in known]
     return faults
 
@@ -91,6 +91,16 @@ def read_prompts(bundle: Path) -> list[dict[str, Any]]:
 def write_prompts(bundle: Path, prompts: list[dict[str, Any]]) -> None:
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in prompts]
     (bundle / PROMPTS).write_text("".join(lines), encoding="utf-8")
+
+
+def adapter_of(model: Path, profile: dict[str, Any]) -> Path | None:
+    """The LoRA adapter that lies beside the model because it is not merged into it."""
+    name = str(profile.get("adapter_file") or "")
+    if not name:
+        return None
+    if not is_inside(name):
+        raise CannotRun(f"{PROFILE} names no adapter of the bundle: {name!r}")
+    return model.parent / name
 
 
 def bos_text(bundle: Path) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .bundle import CannotRun, bos_text, read_prompts
+from .bundle import CannotRun, adapter_of, bos_text, read_prompts
 from .child import complaint, find_program, output_of
 from .engine import Answer, NotThere, Work
 from .llama_server import layers_option, llama_version, server_options
@@ -63,6 +63,8 @@ class LlamaCli:
         bundle = model.parent
         rows = sorted(read_prompts(bundle), key=lambda row: -len(row["expected_token_ids"]))
         self._samples = [row["prompt"] for row in rows]
+        if self._simple and adapter_of(model, profile):
+            raise CannotRun("llama-simple takes no adapter, and this bundle has one")
         if self._simple:  # it knows no other option
             self._options = ["-m", str(model), "-ngl", layers_option(profile)]
         else:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .bundle import CannotRun
+from .bundle import CannotRun, adapter_of
 from .engine import Answer, Work
 from .processes import peak_rss_bytes
 
@@ -67,11 +67,24 @@ class LlamaCpp:
         self._context = lib.llama_init_from_model(self._model, params)
         if not self._context:
             raise self._refused(f"cannot make a context of {context} tokens")
+        adapter = adapter_of(model, profile)
+        if adapter:
+            self._apply_adapter(adapter)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self._sampler = lib.llama_sampler_init_greedy()
         # The checkpoint may end answers at tokens that a GGUF cannot name as ends (a BOS).
         ends = [self._tokenize(text, False) for text in profile.get("stop_texts", [])]
         self._stops = [ids[0] for ids in ends if len(ids) == 1]
+
+    def _apply_adapter(self, file: Path) -> None:
+        """A LoRA adapter that is not merged; it is freed with the model."""
+        lib = self._lib
+        adapter = lib.llama_adapter_lora_init(self._model, os.fsencode(str(file)))
+        if not adapter:
+            raise self._refused("cannot load the adapter " + file.name)
+        array = (lib.llama_adapter_lora_p_ctypes * 1)(adapter)
+        if lib.llama_set_adapters_lora(self._context, array, 1, (ctypes.c_float * 1)(1.0)) != 0:
+            raise self._refused("cannot use the adapter " + file.name)
 
     def _refused(self, what: str) -> CannotRun:
         return CannotRun("llama.cpp {}: {}".format(what, " ".join(self._log) or "no reason given"))

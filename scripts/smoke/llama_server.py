@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .bundle import CannotRun
+from .bundle import CannotRun, adapter_of
 from .child import complaint, find_program, output_of, start, stop
 from .engine import QUICK_RESTART_SEC, Answer, NotThere, Work
 from .http_json import Refused, call
@@ -173,7 +173,9 @@ def server_options(known: str, model: Path, profile: dict[str, Any], context: in
         (("--no-warmup",), "--no-warmup"),
         (("--cache-ram", "0"), "--cache-ram"),
     ]
-    return [part for parts, sign in wanted if sign in known for part in parts]
+    adapter = adapter_of(model, profile)
+    own = ["--lora", str(adapter)] if adapter else []
+    return own + [part for parts, sign in wanted if sign in known for part in parts]
 
 
 def layers_option(profile: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .bundle import CannotRun, bos_text, read_prompts, read_sums, sha256_file
+from .bundle import CannotRun, adapter_of, bos_text, read_prompts, read_sums, sha256_file
 from .engine import QUICK_RESTART_SEC, Answer, NotThere, Work
 from .http_json import Refused, call
 from .processes import peak_rss_bytes, process_with
@@ -49,7 +49,7 @@ class Ollama:
 
     def load(self, model: Path, profile: dict[str, Any], context: int, threads: int) -> None:
         bundle = model.parent
-        self._digest = read_sums(bundle).get(model.name) or sha256_file(model)
+        self._digest = digest_of(model)
         self._options = {
             **{"temperature": 0, "seed": 1, "repeat_penalty": 1.0, "num_ctx": context},
             **{"num_gpu": int(profile.get("gpu_layers", 0))},
@@ -57,7 +57,7 @@ class Ollama:
         }
         rows = sorted(read_prompts(bundle), key=lambda row: -len(row["expected_token_ids"]))
         self._samples = [row["prompt"] for row in rows]
-        self._create(model)
+        self._create(model, adapter_of(model, profile))
         begin = time.perf_counter()
         self._generate("a", 1)
         self.sweeps = time.perf_counter() - begin < QUICK_RESTART_SEC
@@ -125,21 +125,31 @@ class Ollama:
         except CannotRun:
             pass  # it died, and this test says so elsewhere
 
-    def _create(self, model: Path) -> None:
-        blob = f"{self._url}/api/blobs/sha256:{self._digest}"
+    def _create(self, model: Path, adapter: Path | None) -> None:
         name = f"{TRIAL_PREFIX}{self._digest[:12]}-{os.getpid()}"
+        body: dict[str, Any] = {"model": name, "stream": False}
         try:
-            if not self._has(blob):
-                with model.open("rb") as stream:
-                    size = {"Content-Length": str(model.stat().st_size)}
-                    kind = {"Content-Type": "application/octet-stream"}
-                    call("POST", blob, stream, {**size, **kind})
+            body["files"] = {model.name: self._upload(model)}
+            if adapter:
+                body["adapters"] = {adapter.name: self._upload(adapter)}
             self._name = name
-            body = {"model": name, "files": {model.name: f"sha256:{self._digest}"}, "stream": False}
             call("POST", self._url + "/api/create", body)
         except Refused as error:
             self._name = ""
             raise CannotRun(f"Ollama {self.version} does not take the model: {error}") from None
+
+    def _upload(self, file: Path) -> str:
+        """Bring a file into Ollama's store, where it is not there yet; its name in it."""
+        digest = f"sha256:{digest_of(file)}"
+        blob = f"{self._url}/api/blobs/{digest}"
+        if not self._has(blob):
+            headers = {
+                "Content-Length": str(file.stat().st_size),
+                "Content-Type": "application/octet-stream",
+            }
+            with file.open("rb") as stream:
+                call("POST", blob, stream, headers)
+        return digest
 
     def _has(self, blob: str) -> bool:
         try:
@@ -159,6 +169,11 @@ class Ollama:
             return call("POST", self._url + "/api/generate", {**body, "options": options})
         except Refused as error:
             raise CannotRun(f"Ollama {self.version} cannot run the model: {error}") from None
+
+
+def digest_of(file: Path) -> str:
+    """A file's SHA-256, which the bundle's verified sums already have."""
+    return read_sums(file.parent).get(file.name) or sha256_file(file)
 
 
 def ollama_url(host: str) -> str:
