@@ -46,7 +46,9 @@ class DecoderGraph:
         return metadata_properties(self.padding, self.shared_cache, self.last_only)
 
 
-def metadata_properties(padding: str | None, shared_cache: bool, last_only: bool) -> dict[str, str]:
+def metadata_properties(
+    padding: str | None, shared_cache: bool, last_only: bool
+) -> dict[str, str]:
     """Properties for a graph, names with prefix."""
     facts = {"padding": padding or "none", "shared_cache": str(int(shared_cache))}
     facts["logits"] = "last" if last_only else "all"

@@ -126,7 +126,9 @@ class TorchEncoder:
             self._network(input_ids=ids, attention_mask=torch.ones_like(ids))
         return time.perf_counter() - start
 
-    def outputs(self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def outputs(
+        self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         import torch
 
         with torch.inference_mode():

@@ -41,9 +41,7 @@ class Clock(TrainerCallback):
     def on_train_end(self, args, state, control, **_):
         print("step seconds: " + str(self.last - self.first), flush=True)
 """
-_OURS = (
-    _CLOCK
-    + """
+_OURS = _CLOCK + """
 import sys
 from pathlib import Path
 from toolchain.train import trainer
@@ -55,10 +53,7 @@ def with_clock(self, job, network, points, callbacks):
 trainer.EdgeTrainer.__init__ = with_clock
 train(read_job(Path(sys.argv[1])))
 """
-)
-_PLAIN = (
-    _CLOCK
-    + """
+_PLAIN = _CLOCK + """
 import sys
 import torch
 from datasets import Dataset
@@ -84,7 +79,6 @@ Trainer(
     callbacks=[Clock()],
 ).train()
 """
-)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 DEMO_MODEL = "demo"
 
 
+
 def count(text: str) -> int:
     """A whole number above 0, as a type of argparse."""
     number = int(text) if text.isdecimal() else 0

@@ -62,7 +62,9 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("data: {files: [gone.csv]}\nstages: [finetune]", r"data\.files.*gone\.csv"),
     ],
 )
-def test_an_order_that_makes_no_sense_is_refused(content: str, fault: str, tmp_path: Path) -> None:
+def test_an_order_that_makes_no_sense_is_refused(
+    content: str, fault: str, tmp_path: Path
+) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(content)
     with pytest.raises(UserError, match=fault):

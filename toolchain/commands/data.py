@@ -146,3 +146,4 @@ def _sample(args: argparse.Namespace) -> int:
     else:
         print(f"{len(rows)} rows written to {args.out}")
     return 0
+

@@ -106,8 +106,6 @@ def _unexplained(code: int) -> UserError:
         raise KeyboardInterrupt
     return UserError(
         f"training ended with {'exit code' if code > 0 else 'signal'} {abs(code)}; the reason is "
-        "above"
-        if code != EXIT_BAD_INPUT
-        else "training was refused; the reason is above",
+        "above" if code != EXIT_BAD_INPUT else "training was refused; the reason is above",
         "the same command goes on from the last checkpoint",
     )

@@ -84,7 +84,9 @@ def choose_int8(
     speeds = measure(files, settings)
 
     def seconds(name: str) -> float:
-        return speeds[name].mix_sec(mix.prefill_tokens, mix.decode_tokens, settings.prefill_tokens)
+        return speeds[name].mix_sec(
+            mix.prefill_tokens, mix.decode_tokens, settings.prefill_tokens
+        )
 
     order = sorted(candidates, key=seconds)
     faults = {name: _fault(klds[name], budget, seconds(_FP32) / seconds(name)) for name in order}

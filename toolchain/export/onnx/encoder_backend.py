@@ -40,7 +40,9 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         shapes=shapes,
     )
     choice = choose(fp32, wishes, job.workspace, say)
-    check = encoder_check.Config(reference=Input.of_artifact(fp32), test=texts.test, budget=budget)
+    check = encoder_check.Config(
+        reference=Input.of_artifact(fp32), test=texts.test, budget=budget
+    )
     quality = run_stage(encoder_check, choice.quantized, check, job.workspace, say)
     reference = run_stage(encoder_check, fp32, check, job.workspace, say)
     return Exported(
@@ -58,7 +60,9 @@ def _record(row: Tried, fp32_size_bytes: int) -> dict[str, Any]:
     """A candidate for manifest and report."""
     ratios = {f"speed {shape}": ratio for shape, ratio in row.speedup.items()}
     size = {"size_ratio": row.size_bytes / fp32_size_bytes} if row.size_bytes else {}
-    figures = {name: value for name, value in row.figures.items() if isinstance(value, int | float)}
+    figures = {
+        name: value for name, value in row.figures.items() if isinstance(value, int | float)
+    }
     return {
         **dataclasses.asdict(row),
         "quantization": row.name,

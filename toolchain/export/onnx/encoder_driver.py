@@ -97,7 +97,9 @@ def _example(network: Any, facts: EncoderFacts) -> tuple[Any, ...]:
     """Two rows of different length, so that the trace holds the padding mask."""
     import torch
 
-    ids = torch.full((2, min(_EXAMPLE_TOKENS[1], facts.max_tokens)), (facts.pad_token_id + 1) % 2)
+    ids = torch.full(
+        (2, min(_EXAMPLE_TOKENS[1], facts.max_tokens)), (facts.pad_token_id + 1) % 2
+    )
     mask = torch.ones_like(ids)
     short = min(_EXAMPLE_TOKENS[0], ids.shape[1])
     ids[1, short:], mask[1, short:] = facts.pad_token_id, 0

@@ -1,6 +1,6 @@
 """What an encoder checkpoint is for: task, labels, pooling, longest text. No weights are read.
 
-facts = checkpoint_facts(Path("my-model"), task="auto", pooling="auto")
+    facts = checkpoint_facts(Path("my-model"), task="auto", pooling="auto")
 """
 
 from __future__ import annotations

@@ -314,3 +314,4 @@ class Int8Graph:
 
     def _note(self, kind: str, node: NodeProto) -> None:
         self.done.setdefault(kind, []).append(node.name)
+
