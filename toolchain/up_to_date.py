@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
-from common.files import read_json, sha256_file, sha256_json, write_json
+from common.files import read_json, sha256_json, write_json
+from toolchain.export.smoke_script import smoke_script
 from toolchain.trust.sums import LOG_FOLDER, SIGNATURE_FILE
 
 if TYPE_CHECKING:
@@ -107,5 +108,5 @@ def _code_digest() -> str:
     for package in _CODE:
         for path in sorted((_ROOT / package).rglob("*.py")):
             digest.update(path.relative_to(_ROOT).as_posix().encode() + path.read_bytes())
-    digest.update(sha256_file(_ROOT / "scripts" / "smoke_test.py").encode())
+    digest.update(smoke_script().encode())
     return digest.hexdigest()

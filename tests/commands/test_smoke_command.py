@@ -41,7 +41,9 @@ def test_it_proves_the_bundle_and_keeps_the_log(
     assert smoke.run(arguments(*given)) == 0
     assert "smoke test passed" in capsys.readouterr().out
     log = out / "tiny" / "laptop" / "log"
-    assert json.loads((log / "smoke.json").read_text("utf-8"))["verdict"] == "passed"
+    result = json.loads((log / "smoke.json").read_text("utf-8"))
+    # The engine that recorded the answers, whatever else this machine has.
+    assert (result["verdict"], result["engine"]["name"]) == ("passed", "llama-cpp-python")
     assert (log / "smoke.md").read_text("utf-8").startswith("# Smoke test: passed")
     assert "冒烟测试：通过" in (log / "smoke.zh-CN.md").read_text("utf-8")
     # Its own log must not make the bundle fail the next time.
@@ -61,6 +63,12 @@ def test_a_failed_check_is_exit_code_1(checkpoint: Path, out: Path) -> None:
         for name, data in before.items():
             (bundle / name).write_bytes(data)
     assert not result.passed and result.failed_checks() == ["equal_answers"]
+
+
+def test_another_engine_is_used_when_asked_for(checkpoint: Path, out: Path) -> None:
+    given = ["--target", "laptop", "--model", str(checkpoint), "--out", str(out), "--quick"]
+    with pytest.raises(UserError, match="there is no engine 'vllm': choose one of auto, ollama"):
+        smoke.run(arguments(*given, "--engine", "vllm"))
 
 
 def test_without_a_bundle_it_says_how_to_build_one(checkpoint: Path, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from common.errors import UserError
 from common.files import sha256_file
 from toolchain import artifact as artifacts
 from toolchain.data.text import TaskExample
-from toolchain.export.bundle import record_answers, smoke_test_script
+from toolchain.export.bundle import record_answers
 from toolchain.export.prompts import prompt_rows
 from toolchain.export.provenance import reproducible
+from toolchain.export.smoke_script import smoke_script
 from toolchain.trust.pack import pack
 from toolchain.trust.sums import digests
 
@@ -46,7 +47,7 @@ def test_it_holds_all_that_a_device_needs(made: Path) -> None:
         *("tokenizer/tokenizer_config.json", "tokenizer/chat_template.jinja"),
         "tokenizer/generation_config.json",
     }
-    assert (made / "smoke_test.py").read_bytes() == smoke_test_script().read_bytes()
+    assert (made / "smoke_test.py").read_text("utf-8") == smoke_script()
 
 
 def test_sums_cover_every_file_and_coreutils_agree(made: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_signed_bundle_stays_sound_packed_and_for_the_smoke_test(
     keys: Path, bundle: Path, tmp_path: Path
 ) -> None:
     sign(bundle, KeyPair(keys / "one.pem"))
-    from scripts.smoke_test import verify_sums
+    from scripts.smoke.bundle import verify_sums
 
     assert verify_sums(bundle) == []
     packed = pack(bundle, tmp_path / "x.tar")

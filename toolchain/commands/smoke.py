@@ -20,6 +20,7 @@ EXAMPLES = (
     "edgeforge smoke --target jetson --model PATH --json",
     "edgeforge smoke --target jetson --host user@orin",
     "edgeforge smoke --fleet fleet.yaml --tag lab --jobs 8",
+    "edgeforge smoke --target laptop --engine llama-server",
 )
 
 _FAILED = 1
@@ -33,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--quick", action="store_true", help="one repetition of each figure, no thread sweep"
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="ollama, llama-server, … (smoke_test.py --help lists them), or auto: the first that "
+        "works, as on a device (default: the engine that recorded the answers)",
     )
     remote = parser.add_argument_group("on devices (docs/devices.md)")
     remote.add_argument("--fleet", type=Path, metavar="FILE", help="test on the devices of a file")
@@ -76,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
 def smoke_arguments(args: argparse.Namespace) -> tuple[str, ...]:
     """What goes to `smoke_test.py`, here and there."""
     threads = [] if args.threads is None else ["--threads", str(args.threads)]
-    return (*threads, *(["--quick"] if args.quick else []))
+    engine = [] if args.engine is None else ["--engine", args.engine]
+    return (*threads, *engine, *(["--quick"] if args.quick else []))
 
 
 def _here(args: argparse.Namespace) -> int:
@@ -89,7 +97,7 @@ def _here(args: argparse.Namespace) -> int:
             f"would run {bundle / SMOKE_TEST} in a fresh process and write {bundle / LOG_FOLDER}/"
         )
         return 0
-    result = run_smoke(bundle, threads=args.threads, quick=args.quick)
+    result = run_smoke(bundle, threads=args.threads, quick=args.quick, engine=args.engine)
     if args.json:
         print(json.dumps(result.data, indent=2, ensure_ascii=False))
     else:

@@ -28,6 +28,7 @@ from toolchain.artifact import Artifact
 from toolchain.export.manifest import bundle_license, make_manifest
 from toolchain.export.payload import payload_of
 from toolchain.export.prompts import write_rows
+from toolchain.export.smoke_script import smoke_script
 from toolchain.report.write import LANGUAGES, report_name, write_report
 from toolchain.stage import Input, StageConfig
 from toolchain.train.result import CURVE
@@ -95,7 +96,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     _copy_tokenizer(config.checkpoint.path, out_dir / TOKENIZER_FOLDER)
     _copy_license(config, out_dir)
     _copy_curve(config, out_dir)
-    shutil.copyfile(smoke_test_script(), out_dir / SMOKE_TEST)
+    write_text(out_dir / SMOKE_TEST, smoke_script())
     rows, stop_texts = payload.prompts(config)
     ollama = payload.describe(out_dir, model_file, config, stop_texts)
     write_rows(out_dir / PROMPTS_FILE, rows)
@@ -117,14 +118,6 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     )
     write_sums(out_dir)
     return described
-
-
-def smoke_test_script() -> Path:
-    """The smoke test as it lies in this checkout (`scripts/smoke_test.py`)."""
-    path = Path(__file__).resolve().parents[2] / "scripts" / SMOKE_TEST
-    if not path.is_file():
-        raise UserError(f"{path} is missing", "run edgeforge from its source checkout: make setup")
-    return path
 
 
 def smoke_profile(config: Config, model_file: str, stop_texts: Sequence[str]) -> dict[str, Any]:

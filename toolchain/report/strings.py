@@ -164,6 +164,10 @@ _NAMES_ZH = {
     "decode_tokens_per_sec": "解码速度",
     "ttft_sec": "首 token 时间",
     "peak_rss_bytes": "峰值内存（RSS）",
+    "gpu_memory_bytes": "GPU 内存",
+    "power_watts": "功率",
+    "joules_per_token": "每 token 能耗",
+    "temperature_celsius": "温度",
 }
 
 
