@@ -67,6 +67,8 @@ def prepare(request: Request, say: Callable[[str], None]) -> Inputs:
     config = _text_config(read_json(folder / "config.json"))
     kind = kind_of(config)
     manifest = bundle_manifest(request.bundle) if request.bundle else None
+    # A bundle's model may lie in a stage's folder, whose name tells a reader nothing.
+    name = str(manifest["model"]) if manifest and manifest.get("model") else name
     inputs = Inputs(name, kind, [], folder, config, manifest)
     table = makers(kind, request, inputs, say)
     unknown = [label for label in request.engines or () if label not in table]

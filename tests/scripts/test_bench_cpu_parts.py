@@ -215,6 +215,17 @@ def test_a_bundle_s_own_limit_goes_first() -> None:
     assert manifest_quality({"gates": []}) is None and manifest_quality(None) is None
 
 
+def test_a_labelled_bundle_is_held_to_its_accuracy_alone() -> None:
+    from toolchain.export.onnx.encoder_check import _gates
+    from toolchain.export.onnx.encoder_quality import Budget, Measured
+
+    figures = {"accuracy": 0.8, "reference_accuracy": 0.803, "agreement": 0.97, "kld": 0.001}
+    gates = [gate.as_json() for gate in _gates(Measured(figures, ()), Budget())]
+    quality = manifest_quality({"gates": gates})
+    assert quality is not None and quality["limits"] == {"accuracy_loss": 0.005}
+    assert quality_faults(quality, Settings()) == []
+
+
 def test_quality_without_a_gated_figure_is_no_pass() -> None:
     assert quality_faults({"engines": {INT8: {"top1_agreement": 1.0}}}, Settings()) is None
     agreeing = {"engines": {INT8: {"agreement": 0.5}}}
