@@ -27,6 +27,8 @@ _ENGINES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "gguf": (
         ("ollama", ("ollama_api",)),
         ("llama-server", ("program_llama-server",)),
+        ("llama-simple", ("program_llama-simple",)),
+        ("llama-completion", ("program_llama-completion",)),
         ("llama-cli", ("program_llama-cli",)),
         ("llama-cpp-python", ("module_llama_cpp",)),
     ),

@@ -34,7 +34,7 @@ say disk_place "$place"
 say disk_free_bytes "$(df -Pk "$place" 2>/dev/null | awk 'NR == 2 { printf "%.0f", $4 * 1024 }')"
 if [ -w "$place" ]; then say disk_writable yes; else say disk_writable no; fi
 
-for program in rsync llama-server llama-cli ollama nvidia-smi; do
+for program in rsync llama-server llama-simple llama-completion llama-cli ollama nvidia-smi; do
   found=$(command -v "$program" 2>/dev/null) || found=
   say "program_$program" "$found"
 done
