@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from toolchain.data.text import TextSource
 
 Say = Callable[[str], None]
+ONNX_INT8 = "int8"
 COMPANION_TASK, DATA_TASK = "checkpoint", "data"
 
 
@@ -83,6 +84,25 @@ def _prepare(state: State, say: Say) -> State:
     return state.after(data, job=dataclasses.replace(job, texts=texts), data=data)
 
 
+def _prune(state: State, say: Say) -> State:
+    from toolchain.compress.prune import stage as prune
+
+    job = state.job
+    settings = job.recipe.prune
+    if settings.quantization is None:  # widths snap to the blocks of the type that is tried first
+        first = job.target.quantization[0] if job.quantization == "auto" else job.quantization
+        settings = settings.model_copy(
+            update={"quantization": first if job.backend == "gguf" else ONNX_INT8}
+        )
+    config = prune.Config(
+        text=text_input(job, job.texts.calibration),
+        settings=settings,
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(prune, job.source, config, job.workspace, say)
+    return state.after(made, job=_on(job, made))
+
+
 def _finetune(state: State, say: Say) -> State:
     from toolchain.train import finetune
 
@@ -137,6 +157,7 @@ def _evaluate(state: State, say: Say) -> State:
 
 
 _STEPS: dict[str, Callable[[State, Say], State]] = {
+    "prune": _prune,
     "finetune": _finetune,
     "merge": _merge,
     "evaluate": _evaluate,

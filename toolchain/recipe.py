@@ -13,13 +13,14 @@ from pydantic import Field, field_validator, model_validator
 
 from common.errors import UserError, near_names
 from common.strict import Strict, parse, read_yaml
+from toolchain.compress.prune.settings import Prune
 from toolchain.train.settings import Finetune
 
 DEFAULT_RECIPE = "export"
 _RECIPES = Path(__file__).parent / "recipes"
 
 # What changes or measures the checkpoint, in any sensible order; then what makes the bundle.
-ChainStage = Literal["finetune", "merge", "evaluate"]
+ChainStage = Literal["prune", "finetune", "merge", "evaluate"]
 BundleStage = Literal["export", "bundle", "smoke"]
 _BUNDLE_ORDER = ("export", "bundle", "smoke")
 Scalar = bool | int | float | str
@@ -94,6 +95,7 @@ class Recipe(Strict):
     description: str = ""
     stages: tuple[ChainStage | BundleStage, ...] = ("export", "bundle", "smoke")
     data: Data = Data()
+    prune: Prune = Prune()
     finetune: Finetune = Finetune()
     merge: Merge = Merge()
     export: Export = Export()
@@ -114,7 +116,7 @@ class Recipe(Strict):
         if not stages or stages != chain + _BUNDLE_ORDER[: len(last)]:
             raise ValueError(
                 "stages end in a beginning of export, bundle, smoke, in this order; "
-                "finetune, merge and evaluate come before"
+                "prune, finetune, merge and evaluate come before"
             )
         return stages
 
@@ -139,6 +141,8 @@ def _chain_faults(stages: Sequence[str], method: str, given_adapter: bool) -> li
             if adapter and not given_adapter:
                 faults.append("'finetune' follows an adapter not merged yet: put merge between")
             adapter = method == "lora"
+        elif name == "prune" and adapter and not given_adapter:
+            faults.append("'prune' takes a whole model: put merge after finetune")
         elif name == "export" and adapter and not given_adapter:
             faults.append("'export' takes a whole model: put merge after finetune")
     return faults
