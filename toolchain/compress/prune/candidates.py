@@ -122,11 +122,11 @@ def _sizes(original: int, step: int, cut: bool) -> list[int]:
 
 def _groups(original: Shape, step: int, cut: bool) -> list[int]:
     """Numbers of groups whose heads fill whole blocks, as far as the original's do."""
-    whole = original.width("heads") % step == 0
+    per_group = original.width("heads") // original.groups
     sizes = _sizes(original.groups, 1, cut)
-    return [
-        n for n in sizes if not whole or with_sizes(original, groups=n).width("heads") % step == 0
-    ]
+    if original.width("heads") % step:
+        return sizes
+    return [groups for groups in sizes if groups * per_group % step == 0]
 
 
 def _nearest_ffn(

@@ -25,7 +25,7 @@ Axes = tuple[TensorAxis | tuple[TensorAxis, ...], ...]
 
 
 class ConfigKeys(Strict):
-    """Under which names config.json holds the sizes; `per_layer` are lists with one entry a layer."""
+    """Names of the sizes in config.json; `per_layer` are lists with one entry a layer."""
 
     layers: str
     heads: str

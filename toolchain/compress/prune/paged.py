@@ -42,7 +42,7 @@ def reader(info: CheckpointInfo) -> Read:
     files = {tensor.name: tensor.file for tensor in info.tensors}
 
     def read(name: str) -> torch.Tensor:
-        with safe_open(files[name], framework="pt") as shard:  # type: ignore[no-untyped-call]
+        with safe_open(files[name], framework="pt") as shard:
             tensor: torch.Tensor = shard.get_tensor(name)
         return tensor.float() if tensor.is_floating_point() else tensor
 
@@ -137,7 +137,7 @@ class PagedNetwork:
         setattr(module, leaf, torch.nn.Parameter(value, requires_grad=False))
 
 
-class _Recorder(torch.nn.Module):
+class _Recorder(torch.nn.Module):  # type: ignore[misc]
     """Stands for a layer: notes how it is called and hands its input on."""
 
     def __init__(self, layer: Any, seen: list[dict[str, Any]], first: list[torch.Tensor]) -> None:

@@ -62,7 +62,7 @@ def taylor(info: CheckpointInfo, layout: Layout, shape: Shape, batches: Sequence
             layer.get_submodule(layout.ffn_out).register_forward_pre_hook(keep(ffn[number]))
         for batch in batches:
             seen.clear()
-            batch_loss(network, batch).backward()  # type: ignore[no-untyped-call]
+            batch_loss(network, batch).backward()
             for total, value in seen:
                 assert value.grad is not None
                 total += (value.detach() * value.grad)[batch.valid].sum(0).abs()
@@ -88,7 +88,7 @@ def losses_without(info: CheckpointInfo, layout: Layout, batches: Sequence[Batch
     return torch.tensor(rises)
 
 
-class _Skipped(torch.nn.Module):
+class _Skipped(torch.nn.Module):  # type: ignore[misc]
     """A layer that hands its input on; other facts of the layer are still told."""
 
     def __init__(self, layer: Any) -> None:
