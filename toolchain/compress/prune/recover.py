@@ -28,7 +28,7 @@ from toolchain.compress.prune.paged import (
 )
 from toolchain.compress.prune.tensors import CutTensors
 
-RIDGE = 0.01  # of the mean of the inputs' second moments
+RIDGE = 0.05  # of the mean of the inputs' second moments
 _SAME = 1e-3
 
 

@@ -157,12 +157,12 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
     few = by_score[: maker.settings.candidates]
     if len(few) == 1 or maker.info.weight_bytes > _MOST_MEASURED_BYTES:
         return few[0], [_record(few[0], maker.cost(few[0]), None)]
-    some = _some(maker.batches)
-    held = reference(maker.source.path, some)
+    fitted_on, measured_on = _halves(maker.batches)
+    held = reference(maker.source.path, measured_on)
     klds = []
     for candidate in few:
         with TemporaryDirectory(prefix="edgeforge-prune-") as folder:
-            klds.append(divergence(maker.make(candidate, Path(folder), some), held))
+            klds.append(divergence(maker.make(candidate, Path(folder), fitted_on), held))
     best = min(range(len(few)), key=klds.__getitem__)
     return few[best], [_record(c, maker.cost(c), kld) for c, kld in zip(few, klds, strict=True)]
 
@@ -176,8 +176,10 @@ def _record(candidate: Candidate, cost: float, kld: float | None) -> dict[str, A
     }
 
 
-def _some(batches: Sequence[Batch]) -> list[Batch]:
-    """Batches of about `_MEASURED_TOKENS` tokens, spread over all lengths."""
+def _halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Two sets of about `_MEASURED_TOKENS` tokens, spread over all lengths, that share none: what
+    a fit has seen would flatter it."""
     tokens = sum(batch.tokens for batch in batches)
-    every = max(1, tokens // _MEASURED_TOKENS)
-    return list(batches[::every])
+    every = max(2, tokens // _MEASURED_TOKENS)
+    first = list(batches[::every])
+    return first, list(batches[1::every]) or first
