@@ -19,7 +19,7 @@ EDGEFORGE := .venv/bin/edgeforge
 
 # Without a verb: build when anything was asked for, else help.
 .DEFAULT_GOAL := $(if $(strip $(foreach name,$(VARIABLES),$(value $(name)))),build,help)
-.PHONY: build plan smoke ollama bench doctor test check setup ready help clean
+.PHONY: build plan smoke ollama bench doctor test test-aarch64 check setup ready help clean
 
 build: ready ## convert, quantize, prove and bundle (what `make target=...` does)
 	@$(EDGEFORGE) build $(OPTIONS)
@@ -27,8 +27,8 @@ build: ready ## convert, quantize, prove and bundle (what `make target=...` does
 plan: ready ## what a build would do: sizes, memory, speed; writes nothing
 	@$(EDGEFORGE) plan $(OPTIONS)
 
-smoke: ready ## the smoke test again, on the finished bundle
-	@$(EDGEFORGE) smoke $(OPTIONS)
+smoke: ready ## the smoke test again, here or on a device (host=); args="--fleet FILE" for many
+	@$(EDGEFORGE) smoke $(OPTIONS) $(args)
 
 ollama: ready ## `ollama create` from the bundle, then a generate-and-stop check
 	@$(EDGEFORGE) ollama $(OPTIONS)
@@ -41,6 +41,11 @@ doctor: ready ## what is installed, what this machine can do, what is missing
 
 test: ready ## every test; args= goes to pytest (make test args="-k planner")
 	@.venv/bin/python -m pytest -n 2 --dist loadfile $(args)
+
+test-aarch64: ready ## the bundle's files on an emulated Arm CPU against this one (10 minutes, once)
+	@scripts/cross_build_aarch64.sh .venv/share/edgeforge/llama.cpp-aarch64
+	@EDGEFORGE_AARCH64=.venv/share/edgeforge/llama.cpp-aarch64/bin \
+		.venv/bin/python -m pytest -rs tests/emulated $(args)
 
 check: ready ## ruff and mypy
 	@.venv/bin/ruff check .
@@ -56,8 +61,8 @@ help: ## this list
 	@echo 'usage: make target=NAME [VERB] [VARIABLE=VALUE ...]'
 	@echo
 	@echo 'verbs:'
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | \
-		while IFS='|' read -r verb text; do printf '  %-10s %s\n' "$$verb" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r verb text; do printf '  %-13s %s\n' "$$verb" "$$text"; done
 	@echo
 	@echo 'variables (options of the same names in `edgeforge VERB --help`):'
 	@sed -n 's/^#= \([a-z]*\) *\(.*\)/\1|\2/p' Makefile | \

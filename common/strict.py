@@ -66,6 +66,8 @@ def _fault(model: type[BaseModel], fault: dict[str, Any]) -> str:
 def _known_keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     current: Any = model
     for part in path:
+        if isinstance(part, int):  # an item of a list: its type was taken with the list's field
+            continue
         if not (isinstance(current, type) and issubclass(current, BaseModel)):
             return []
         field = current.model_fields.get(str(part))
@@ -77,7 +79,9 @@ def _known_keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
 
 
 def _settings_type(annotation: Any) -> Any:
-    """The model inside `X | None` and the like."""
+    """The model inside `X | None`, `tuple[X, ...]`, `list[X]`."""
+    if typing.get_origin(annotation) in (tuple, list):
+        return _settings_type(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         members = [m for m in typing.get_args(annotation) if m is not type(None)]
         return members[0] if members else annotation

@@ -1,12 +1,15 @@
-"""Energy that the machine used, where it can be read: Intel/AMD RAPL or a Jetson's INA3221 rails.
+"""Energy that the machine used, where it can be read: RAPL, a Jetson's INA3221 rails, a battery.
 
     meter = find_meter()
     with measuring(meter) as reading: ...
     reading.joules
 
 RAPL counts what packages (and memory, where the kernel has that domain) took; an INA3221 gives
-volts and amperes of a rail, which a thread samples and adds up. Both are of the whole machine, idle
-share included. Sources: Linux `Documentation/power/powercap/powercap.rst`, `hwmon/ina3221.rst`.
+volts and amperes of a rail, a battery what is drawn from it; these a thread samples and sums. All
+are of the whole machine, idle share included. Sources: Linux `powercap/powercap.rst`,
+`hwmon/ina3221.rst`, `power/power_supply_class.rst`; NVIDIA's Jetson Linux guide.
+
+The smoke test carries this module to devices: standard library and syntax of Python 3.8 alone.
 """
 
 from __future__ import annotations
@@ -14,15 +17,16 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 _SAMPLE_SEC = 0.05
-# The board's input, by the names that NVIDIA's device trees give it (Orin, Xavier, Nano).
-_INPUT_RAILS = ("VDD_IN", "POM_5V_IN", "SYS5V")
+# The board's whole input, where NVIDIA's device trees have such a rail (Orin NX and Nano, Xavier
+# NX, TX2, Nano). The AGX modules have none: there the sum of all rails is the module's power.
+INPUT_RAILS = ("VDD_IN", "POM_5V_IN")
 
 
 class Meter(Protocol):
@@ -63,15 +67,27 @@ def measuring(meter: Meter | None) -> Iterator[Reading]:
 
 
 def find_meter(root: Path = Path("/")) -> Meter | None:
-    """What can be read here: RAPL first, then a board's rails; None where nothing can.
+    """What can be read here: RAPL, else a board's rails, else a battery in use; None where nothing.
 
     Since Linux 5.10 RAPL's counters are for root alone unless permissions were changed.
     """
     zones = [zone for zone in _rapl_zones(root) if _readable(zone.counter)]
     if zones:
         return RaplMeter(zones)
-    rails = _rails(root)
-    return RailMeter(rails) if rails else None
+    rails = _rails(root) or _old_rails(root)
+    if rails:
+        return RailMeter(rails)
+    batteries = [battery for battery in _batteries(root) if battery.is_read()]
+    return BatteryMeter(batteries) if batteries else None
+
+
+def why_no_meter(root: Path = Path("/")) -> str:
+    """Why `find_meter` gave none, for a reader who expected a figure."""
+    if any(not _readable(zone.counter) for zone in _rapl_zones(root)):
+        return "RAPL's counters are for root alone here"
+    if any(_text(battery.folder / "type") == "Battery" for battery in _batteries(root)):
+        return "on mains, where a battery tells nothing"
+    return "no RAPL, no INA3221 rails, no battery"
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,15 @@ class RaplMeter:
         return used / 1e6
 
 
+class PowerSource(Protocol):
+    """Something whose power can be read at any moment."""
+
+    @property
+    def name(self) -> str: ...
+
+    def watts(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Rail:
     """A channel of an INA3221: millivolts and milliamperes."""
@@ -118,10 +143,35 @@ class Rail:
         return _number(self.millivolts) * _number(self.milliamperes) / 1e6
 
 
-class RailMeter:
-    """Power of rails, sampled every 50 ms in a thread and summed by the trapezoidal rule."""
+@dataclass(frozen=True)
+class Battery:
+    """A battery: microwatts, or microvolts and microamperes, while it is being drawn from."""
 
-    def __init__(self, rails: list[Rail], sample_sec: float = _SAMPLE_SEC) -> None:
+    name: str
+    folder: Path
+
+    def watts(self) -> float:
+        """Raises `ValueError` while it is not discharging."""
+        if _text(self.folder / "status") != "Discharging":
+            raise ValueError(f"{self.name} is not in use")
+        if _readable(self.folder / "power_now"):
+            return abs(_number(self.folder / "power_now")) / 1e6
+        volts = _number(self.folder / "voltage_now") / 1e6
+        return volts * abs(_number(self.folder / "current_now")) / 1e6
+
+    def is_read(self) -> bool:
+        try:
+            return self.watts() > 0
+        except (OSError, ValueError):
+            return False
+
+
+class SampledMeter:
+    """Power, sampled every 50 ms in a thread and summed by the trapezoidal rule."""
+
+    kind = ""
+
+    def __init__(self, rails: Sequence[PowerSource], sample_sec: float = _SAMPLE_SEC) -> None:
         self.rails = rails
         self._sample_sec = sample_sec
         self._samples: list[tuple[float, float]] = []
@@ -130,7 +180,7 @@ class RailMeter:
 
     @property
     def source(self) -> str:
-        return "INA3221 " + " + ".join(rail.name for rail in self.rails)
+        return f"{self.kind} " + " + ".join(rail.name for rail in self.rails)
 
     def start(self) -> None:
         self._samples, self._stop = [self._sample()], threading.Event()
@@ -142,7 +192,7 @@ class RailMeter:
         self._stop.set()
         self._thread.join()
         self._samples.append(self._sample())
-        pairs = zip(self._samples, self._samples[1:], strict=False)
+        pairs = zip(self._samples, self._samples[1:])  # noqa: B905 (3.8)
         return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairs)
 
     def _sample(self) -> tuple[float, float]:
@@ -154,6 +204,18 @@ class RailMeter:
                 self._samples.append(self._sample())
             except (OSError, ValueError):
                 continue  # I2C reads fail now and then; the neighbours bridge the gap
+
+
+class RailMeter(SampledMeter):
+    """A board's rails."""
+
+    kind = "INA3221"
+
+
+class BatteryMeter(SampledMeter):
+    """Batteries; their drivers renew the figure every second or so, so short blocks say little."""
+
+    kind = "battery"
 
 
 def _rapl_zones(root: Path) -> list[RaplZone]:
@@ -190,7 +252,28 @@ def _rails(root: Path) -> list[Rail]:
             sums = name.lower().startswith("sum of")
             if not sums and _readable(rail.millivolts) and _readable(rail.milliamperes):
                 rails.append(rail)
-    return [rail for rail in rails if rail.name in _INPUT_RAILS] or rails
+    return [rail for rail in rails if rail.name in INPUT_RAILS] or rails
+
+
+def _old_rails(root: Path) -> list[Rail]:
+    """The same of JetPack 4 (L4T 32), whose driver is of the IIO kind."""
+    rails = []
+    for folder in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
+        for label in sorted(folder.glob("rail_name_*")):
+            number = label.name[len("rail_name_") :]
+            volts, amperes = (
+                folder / f"in_{kind}{number}_input" for kind in ("voltage", "current")
+            )
+            if _readable(volts) and _readable(amperes):
+                rails.append(Rail(_text(label), volts, amperes))
+    return [rail for rail in rails if rail.name in INPUT_RAILS] or rails
+
+
+def _batteries(root: Path) -> list[Battery]:
+    """The machine's own, not those of a mouse or a headset."""
+    folders = sorted((root / "sys/class/power_supply").glob("*"))
+    own = [f for f in folders if _text(f / "type") == "Battery" and _text(f / "scope") != "Device"]
+    return [Battery(folder.name, folder) for folder in own]
 
 
 def _readable(path: Path) -> bool:

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from common.closing import Closing
 from common.errors import UserError
-from runtimes.llama_handle import Batch, load_model, log_sink, open_context, token_text
+from runtimes.llama_handle import (
+    Batch,
+    apply_adapter,
+    load_adapter,
+    load_model,
+    log_sink,
+    open_context,
+    token_text,
+)
 from runtimes.llama_parallel import generate_together
 from runtimes.protocol import Generation, require_prompt, require_room
 from runtimes.threads import idle_cores
@@ -34,7 +42,9 @@ class LlamaModel(Closing):
     `context_tokens` is the context of one sequence; `parallel` sequences can be decoded together
     by `generate_many`. `exact=True` keeps the KV cache in F32 and turns flash attention off: the
     nearest that llama.cpp comes to torch in float32. `threads=None` takes the cores that are idle
-    now. Raises `UserError` with llama.cpp's message when the file does not load.
+    now. `stop_texts` are texts of tokens that end an answer where the file cannot say so. `adapter`
+    is a LoRA adapter (GGUF) on top. Raises `UserError` with llama.cpp's message when a file does
+    not load.
     """
 
     def __init__(
@@ -48,6 +58,9 @@ class LlamaModel(Closing):
         batch_tokens: int = 512,
         kv_cache_type: str = "f16",
         parallel: int = 1,
+        flash_attention: bool | None = None,
+        stop_texts: Sequence[str] = (),
+        adapter: Path | None = None,
     ) -> None:
         import llama_cpp
 
@@ -55,6 +68,7 @@ class LlamaModel(Closing):
         self.context_tokens = context_tokens
         self.parallel = parallel
         self.threads = threads or idle_cores()
+        self._stop_texts = tuple(stop_texts)
         self._context: Any = None
         self._batch: Batch | None = None
         self._model: Any = load_model(path, gpu_layers)
@@ -66,8 +80,10 @@ class LlamaModel(Closing):
                 parallel=parallel,
                 threads=self.threads,
                 kv_cache_type="f32" if exact else kv_cache_type,
-                flash_attention=not exact,
+                flash_attention=not exact if flash_attention is None else flash_attention,
             )
+            if adapter is not None:
+                apply_adapter(self._context, load_adapter(self._model, adapter))
             self._batch = Batch(max(batch_tokens, parallel))
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         except BaseException:
@@ -120,11 +136,13 @@ class LlamaModel(Closing):
 
     @functools.cached_property
     def eog_token_ids(self) -> frozenset[int]:
-        """Tokens at which llama.cpp and Ollama end an answer."""
+        """Tokens at which llama.cpp and Ollama end an answer, and those of `stop_texts`."""
         import llama_cpp
 
         is_end = llama_cpp.llama_vocab_is_eog
-        return frozenset(i for i in range(self.vocab_size) if is_end(self._vocab, i))
+        ends = frozenset(i for i in range(self.vocab_size) if is_end(self._vocab, i))
+        more = [self.tokenize(text) for text in self._stop_texts]
+        return ends | {ids[0] for ids in more if len(ids) == 1}
 
     @property
     def bos_token_id(self) -> int | None:

@@ -83,6 +83,30 @@ def load_model(path: Path, gpu_layers: int) -> Any:
     return model
 
 
+def load_adapter(model: Any, path: Path) -> Any:
+    """A LoRA adapter (GGUF) for a loaded model, freed with it; a `UserError` with llama.cpp's own
+    words when it does not fit."""
+    import llama_cpp
+
+    log_sink().start()
+    adapter = llama_cpp.llama_adapter_lora_init(model, str(path).encode())
+    if not adapter:
+        raise UserError(
+            f"llama.cpp cannot load the adapter {path}: {log_sink().faults()}",
+            "convert it for this very base",
+        )
+    return adapter
+
+
+def apply_adapter(context: Any, adapter: Any) -> None:
+    """Use the adapter, as it is, in everything that the context computes."""
+    import llama_cpp
+
+    adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
+    if llama_cpp.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0)) != 0:
+        raise UserError(f"llama.cpp cannot use the adapter: {log_sink().faults()}")
+
+
 def open_context(
     model: Any,
     *,

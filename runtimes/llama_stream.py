@@ -37,11 +37,12 @@ class LlamaStream:
         *,
         temperature: float = 0.0,
         seed: int | None = None,
+        top_p: float = 1.0,
     ) -> Iterator[int]:
         model = self._model
         require_prompt(model, prompt_ids, max_new_tokens)
         stops = model.eog_token_ids if stop_ids is None else frozenset(stop_ids)
-        choose = TokenChooser(temperature, seed)
+        choose = TokenChooser(temperature, seed, top_p)
         kept = self._keep_common(prompt_ids)
         self._decode(prompt_ids[kept:])
         for count in range(1, max_new_tokens + 1):

@@ -9,6 +9,7 @@ Only the standard library: the API is JSON over HTTP (https://github.com/ollama/
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -18,12 +19,14 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from common.errors import UserError
+from runtimes.ollama_errors import OllamaError as OllamaError
+from runtimes.ollama_errors import OllamaRefusal as OllamaRefusal
+from runtimes.ollama_errors import refusal
 
 DEFAULT_PORT = 11434
 # The first version that reads the Jinja template inside the GGUF.
@@ -38,10 +41,6 @@ _HOW_TO_GET = (
 # A model is loaded from disk before the first token; on a slow device that takes minutes.
 _TIMEOUT_SEC = 600.0
 _CREATE_TIMEOUT_SEC = 3600.0
-
-
-class OllamaError(UserError):
-    """Ollama is missing, not running, or refuses."""
 
 
 def find_binary() -> Path:
@@ -76,6 +75,11 @@ def base_url(host: str | None = None) -> str:
     return f"{scheme}://{shown}:{port if port is not None else usual}{parts.path.rstrip('/')}"
 
 
+def is_local(url: str) -> bool:
+    """Whether a server's address is this machine's loopback."""
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+
+
 def check_name(name: str) -> str:
     """The name, if it is one that Ollama takes (`[namespace/]model[:tag]`) and no option."""
     if not _NAME.match(name):
@@ -89,10 +93,13 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Client:
-    """A running server at `url`; `binary` is the `ollama` to call (default: the one found)."""
+    """A running server at `url`; `binary` is the `ollama` to call (default: the one found).
+    `options` go with every request that runs a model: were some of them to change from one to the
+    next (num_thread, num_ctx), Ollama would load the model anew each time."""
 
     url: str
     binary: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def is_running(self) -> bool:
         """Whether a server answers (within two seconds)."""
@@ -135,14 +142,31 @@ class Client:
                 "look at the server's log",
             ) from None
         if done.returncode != 0:
-            raise OllamaError(
-                f"`ollama create {name}` failed: {_last_line(done.stderr or done.stdout)}",
-                f"check {modelfile}; the server's log says more",
-            )
+            said = _last_line(done.stderr or done.stdout)
+            raise refusal(f"`ollama create {name}` failed", said)
 
     def show(self, name: str) -> dict[str, Any]:
         """What `/api/show` says: template, parameters, system, license, details, model_info."""
         return self._call("POST", "/api/show", {"model": check_name(name)})
+
+    def tensors(self, name: str) -> list[dict[str, Any]]:
+        """Name, type and shape of every tensor, as Ollama reads them from its file."""
+        reply = self._call("POST", "/api/show", {"model": check_name(name), "verbose": True})
+        return list(reply.get("tensors") or [])
+
+    def loaded(self) -> list[dict[str, Any]]:
+        """What `/api/ps` says of every model in memory: name, context_length, size, size_vram."""
+        return list(self._call("GET", "/api/ps").get("models") or [])
+
+    def exists(self, name: str) -> bool:
+        """Whether the server holds a model of this name. Raises for a name it does not take."""
+        try:
+            self.show(name)
+        except OllamaRefusal as error:
+            if "not found" in error.problem:
+                return False
+            raise
+        return True
 
     def names(self) -> list[str]:
         """Names of the models that the server holds."""
@@ -152,12 +176,44 @@ class Client:
         """Remove a model."""
         self._call("DELETE", "/api/delete", {"model": check_name(name)})
 
+    def copy(self, name: str, to: str) -> None:
+        """Give a model a second name; one that has this name already is replaced."""
+        body = {"source": check_name(name), "destination": check_name(to)}
+        self._call("POST", "/api/copy", body)
+
+    def has_blob(self, sha256: str) -> bool:
+        """Whether the server's store holds a file of this digest."""
+        try:
+            self._call("HEAD", f"/api/blobs/sha256:{sha256}")
+        except OllamaRefusal:
+            return False
+        return True
+
+    def forget_blob(self, name: str, file_name: str, sha256: str) -> None:
+        """Remove a file that an unfinished create left in the store, where no API removes a file:
+        a model `name` is made of it and removed."""
+        body = {"model": check_name(name), "files": {file_name: f"sha256:{sha256}"}}
+        self._call("POST", "/api/create", {**body, "stream": False})
+        self.remove(name)
+
+    def unload(self, name: str) -> None:
+        """Take a model out of memory."""
+        self._call("POST", "/api/generate", {"model": check_name(name), "keep_alive": 0})
+
     def generate(
-        self, name: str, prompt: str, *, raw: bool = False, options: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        prompt: str,
+        *,
+        raw: bool = False,
+        system: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """One answer to a prompt; `raw` leaves the template out. Counts and times (ns) included."""
         body = {"model": check_name(name), "prompt": prompt, "raw": raw, "stream": False}
-        return self._call("POST", "/api/generate", {**body, "options": dict(options or {})})
+        if system is not None:
+            body["system"] = system
+        return self._call("POST", "/api/generate", {**body, "options": self._with(options)})
 
     def chat(
         self,
@@ -169,15 +225,23 @@ class Client:
         """One answer to a conversation: `message`, `done_reason`, `prompt_eval_count`, …"""
         body = {"model": check_name(name), "messages": [dict(m) for m in messages]}
         return self._call(
-            "POST", "/api/chat", {**body, "stream": False, "options": dict(options or {})}
+            "POST", "/api/chat", {**body, "stream": False, "options": self._with(options)}
         )
 
     def render(self, name: str, messages: Sequence[Mapping[str, Any]]) -> str:
         """The prompt that Ollama makes of a conversation, without the BOS that its engine adds."""
-        body = {"model": check_name(name), "messages": [dict(m) for m in messages]}
-        reply = self._call(
-            "POST", "/api/chat", {**body, "stream": False, "_debug_render_only": True}
-        )
+        return self._rendered("/api/chat", name, {"messages": [dict(m) for m in messages]})
+
+    def render_generate(self, name: str, prompt: str, system: str | None = None) -> str:
+        """The same for a request to generate: a prompt, and perhaps a system message."""
+        more = {} if system is None else {"system": system}
+        return self._rendered("/api/generate", name, {"prompt": prompt, **more})
+
+    def _rendered(self, path: str, name: str, more: Mapping[str, Any]) -> str:
+        # Long conversations are compared whole, whatever the context.
+        how = {"stream": False, "truncate": False, "_debug_render_only": True}
+        body = {"model": check_name(name), **more, **how, "options": self._with(None)}
+        reply = self._call("POST", path, body)
         info = reply.get("_debug_info")
         if not isinstance(info, dict) or not isinstance(info.get("rendered_template"), str):
             raise OllamaError(
@@ -185,6 +249,9 @@ class Client:
                 "use Ollama 0.12.6 or newer",
             )
         return str(info["rendered_template"])
+
+    def _with(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**self.options, **(options or {})}
 
     def _call(
         self,
@@ -203,12 +270,21 @@ class Client:
             with opener.open(request, timeout=timeout_sec) as reply:
                 text = reply.read().decode()
         except urllib.error.HTTPError as error:
-            raise OllamaError(f"Ollama refuses {path}: {_reason(error)}") from None
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
+            raise refusal(f"Ollama refuses {path}", _reason(error)) from None
+        except urllib.error.URLError as error:
             raise OllamaError(
-                f"no Ollama answers at {self.url} ({reason})",
+                f"no Ollama answers at {self.url} ({error.reason})",
                 "start it with `ollama serve`, or set OLLAMA_HOST to where it runs",
+            ) from None
+        except TimeoutError:
+            raise OllamaError(
+                f"the Ollama at {self.url} did not answer {path} within {timeout_sec:.0f} s",
+                "look at its log; a smaller model or context answers sooner",
+            ) from None
+        except (OSError, ValueError, http.client.HTTPException):
+            raise OllamaError(
+                f"the Ollama at {self.url} went away during {path}",
+                "look at its log (out of memory is the usual reason), start it again and try again",
             ) from None
         try:
             value = json.loads(text or "{}")

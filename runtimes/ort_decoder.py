@@ -81,11 +81,12 @@ class OrtDecoder(Grouped, HuggingFaceText):
         *,
         temperature: float = 0.0,
         seed: int | None = None,
+        top_p: float = 1.0,
     ) -> Iterator[int]:
         """Tokens one by one, see `runtimes.streaming.Stream`; the prompt is computed each time."""
         require_prompt(self, prompt_ids, max_new_tokens)
         stops = self._eog_token_ids if stop_ids is None else frozenset(stop_ids)
-        choose = TokenChooser(temperature, seed)
+        choose = TokenChooser(temperature, seed, top_p)
         sequences = self._sequences([prompt_ids], max_new_tokens)
         row = sequences.prefill()[0]
         for made in range(1, max_new_tokens + 1):

@@ -17,7 +17,8 @@ class Stream(Protocol):
     """A token-by-token generator over a loaded model; ends at a stop token, which is not yielded.
 
     `temperature` 0 takes the likeliest token; above it tokens are drawn, the same way for the same
-    `seed`. Raises `UserError` when prompt and answer do not fit the context.
+    `seed`, from the likeliest ones that together have the probability `top_p`. Raises `UserError`
+    when prompt and answer do not fit the context.
     """
 
     def __call__(
@@ -28,16 +29,18 @@ class Stream(Protocol):
         *,
         temperature: float = 0.0,
         seed: int | None = None,
+        top_p: float = 1.0,
     ) -> Iterator[int]: ...
 
 
 class TokenChooser:
     """Chooses the next token from logits `[vocabulary]`."""
 
-    def __init__(self, temperature: float, seed: int | None) -> None:
+    def __init__(self, temperature: float, seed: int | None, top_p: float = 1.0) -> None:
         import numpy as np
 
         self._temperature = temperature
+        self._top_p = top_p
         self._random = np.random.default_rng(seed)
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
@@ -47,7 +50,14 @@ class TokenChooser:
             return int(logits.argmax())
         scaled = logits.astype(np.float64) / self._temperature
         weights = np.exp(scaled - scaled.max())
-        return int(self._random.choice(len(weights), p=weights / weights.sum()))
+        weights /= weights.sum()
+        if self._top_p < 1:
+            order = np.argsort(-weights, kind="stable")
+            # A token stays while those before it have less than top_p: the first one always does.
+            before = np.cumsum(weights[order]) - weights[order]
+            weights[order[before >= self._top_p]] = 0
+            weights /= weights.sum()
+        return int(self._random.choice(len(weights), p=weights))
 
 
 def text_pieces(

@@ -84,13 +84,14 @@ class TorchModel(Grouped, HuggingFaceText):
         *,
         temperature: float = 0.0,
         seed: int | None = None,
+        top_p: float = 1.0,
     ) -> Iterator[int]:
         """Tokens one by one, see `runtimes.streaming.Stream`; the prompt is computed each time."""
         import torch
 
         require_prompt(self, prompt_ids, max_new_tokens)
         stops = self._eog_token_ids if stop_ids is None else frozenset(stop_ids)
-        choose = TokenChooser(temperature, seed)
+        choose = TokenChooser(temperature, seed, top_p)
         network, cache = self._open(), None
         step = list(prompt_ids)
         for _ in range(max_new_tokens):

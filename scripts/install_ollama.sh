@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Build Ollama from its Go module (CPU only), for machines and CI jobs without one.
 #
-#   scripts/install_ollama.sh [DEST]       DEST: folder of the program (default: .venv/bin)
+#   scripts/install_ollama.sh [DEST]       DEST: folder of the program (default: .venv/bin; other
+#                                          versions: .venv/share/edgeforge/ollama/VERSION)
 #
 # Variables: OLLAMA_VERSION (default 0.17.4), OLLAMA_HEADERS: the folder vendor/ of a llama.cpp
 # checkout, for headers that the module lacks (default: where set-up puts it).
@@ -10,8 +11,12 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-version=${OLLAMA_VERSION:-0.17.4}
-dest=${1:-$root/.venv/bin}
+default=0.17.4
+version=${OLLAMA_VERSION:-$default}
+place=$root/.venv/bin
+# Tests run every version that lies here.
+[ "$version" = "$default" ] || place=$root/.venv/share/edgeforge/ollama/$version
+dest=${1:-$place}
 headers=${OLLAMA_HEADERS:-$root/.venv/share/edgeforge/llama.cpp/vendor}
 
 if [ -x "$dest/ollama" ]; then

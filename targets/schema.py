@@ -124,8 +124,8 @@ class SmokeThresholds(Strict):
 
     On another machine the smoke test scales speeds by the ratio of measured memory bandwidths.
     `min_task_score_share` is the share of the task score measured at build time;
-    `min_answers_equal` the share of recorded greedy answers that come out equal (on another
-    architecture the kernels round differently).
+    `min_answers_equal` the share of recorded greedy answers that come out equal on another CPU or
+    engine, whose kernels round differently (where they were recorded, all must).
     """
 
     min_prefill_tokens_per_sec: Positive

@@ -18,6 +18,7 @@ from toolchain.export.gguf import convert, quantize
 from toolchain.pipeline import Workspace, run_stage
 from toolchain.plan import model_shape, type_sizes
 from toolchain.stage import Input
+from toolchain.trust.sums import write_sums
 
 QUANTIZATION = "Q4_K_M"
 EVALUATION = "The quick brown fox jumps over the lazy dog. 把客厅的灯打开。\n" * 40
@@ -87,7 +88,7 @@ def edit_profile(folder: Path, **changes: Any) -> None:
     for name, value in changes.items():
         profile[name] = {**profile[name], **value} if isinstance(value, dict) else value
     path.write_text(json.dumps(profile), encoding="utf-8")
-    bundle.write_sums(folder)
+    write_sums(folder)
 
 
 def edit_first_prompt(folder: Path, **changes: Any) -> None:
@@ -96,7 +97,7 @@ def edit_first_prompt(folder: Path, **changes: Any) -> None:
     first, *others = path.read_text("utf-8").splitlines(keepends=True)
     row = {**json.loads(first), **changes}
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n" + "".join(others), "utf-8")
-    bundle.write_sums(folder)
+    write_sums(folder)
 
 
 def _task_file(root: Path) -> Input:

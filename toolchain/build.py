@@ -115,6 +115,7 @@ def make_bundle(
         quality=Input.of_artifact(exported.quality),
         reference_quality=Input.of_artifact(exported.reference_quality),
         trust_remote_code=job.trust_remote_code,
+        adapter=Input.of_artifact(exported.adapter) if exported.adapter else None,
     )
     with folder_in_the_making(job.bundle) as folder:
         return bundle.run(exported.model, config, folder)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.job import Job, settle_texts
@@ -125,6 +126,8 @@ def _merge(state: State, say: Say) -> State:
     job, wanted = state.job, state.job.recipe.merge
     folder = state.adapter.path if state.adapter else wanted.adapter
     assert folder is not None  # the recipe was checked
+    if wanted.separate:
+        return _kept_apart(state, folder)
     config = merge.Config(
         adapter=merge.adapter_input(folder),
         force=wanted.force,
@@ -134,6 +137,18 @@ def _merge(state: State, say: Say) -> State:
     )
     made = run_stage(merge, job.source, config, job.workspace, say)
     return state.after(made, job=_on(job, made), adapter=None)
+
+
+def _kept_apart(state: State, folder: Path) -> State:
+    """The adapter goes into the bundle as it is; whatever is refused is refused here."""
+    from toolchain.compress.base_record import check_base
+    from toolchain.export.gguf.convert_adapter import adapter_artifact
+
+    job = state.job
+    adapter, found = adapter_artifact(folder)
+    check_base(found.record, found.settings.base_model, job.source, force=job.recipe.merge.force)
+    held = dataclasses.replace(job, adapter=adapter)
+    return dataclasses.replace(state, job=held, adapter=adapter)
 
 
 def _evaluate(state: State, say: Say) -> State:

@@ -63,7 +63,8 @@ class Job:
 
     `base` is the checkpoint that the user gave; `source` and `info` are those of the checkpoint
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
-    files, `texts` those of the checkpoint until the chain has prepared the data's own.
+    files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
+    one that stays separate from `source` in the bundle.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Job:
     texts: Texts
     data: tuple[Input, ...]
     trust_remote_code: bool
+    adapter: Artifact | None = None
 
     @property
     def bundle(self) -> Path:
@@ -107,6 +109,11 @@ def settle(request: BuildRequest) -> Job:
     workspace = Workspace(Path(request.out).absolute() / name)
     source, info = checkpoint_for_build(folder, workspace, **trust)
     backend, quantization = choose_backend(recipe.export.format, wanted, target, info)
+    if recipe.merge.separate and "merge" in recipe.stages and backend != "gguf":
+        raise UserError(
+            f"only GGUF keeps an adapter separate from its base, not {backend}",
+            "take `separate: true` out of the recipe's merge",
+        )
     return Job(
         name=name,
         target=target,

@@ -37,13 +37,17 @@ KINDS = {
 class OpenOptions:
     """`context_tokens` is for one sequence (at most what the model was trained for is used);
     `parallel` prompts can be answered together; `exact` asks an engine for float32 throughout;
-    `base` is an adapter's base where it does not lie at the place that the adapter names."""
+    `base` is an adapter's base where it does not lie at the place that the adapter names;
+    `threads` None takes the cores that are idle now. `as_shipped`: a bundle's own context and, at
+    most, its own threads take the place of these."""
 
     context_tokens: int = 2048
     parallel: int = 8
     exact: bool = False
     trust_remote_code: bool = False
     base: Path | None = None
+    threads: int | None = None
+    as_shipped: bool = False
 
 
 @dataclass

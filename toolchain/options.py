@@ -7,11 +7,11 @@ answered from this module and the verbs' own few lines.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 DEMO_MODEL = "demo"
-
 
 
 def count(text: str) -> int:
@@ -155,10 +155,12 @@ GENERATION = ("system", "max_tokens", "temperature", "seed", "context")
 MAKE_VARIABLES = ("target", "model", "recipe", "data", "quantization", "out", "host")
 
 
-def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add shared options by name, in the order given."""
+def add_options(parser: argparse.ArgumentParser, *names: str, optional: Sequence[str] = ()) -> None:
+    """Add shared options by name, in the order given. `optional` need not be given in this verb."""
     for name in names:
         flag, settings = _OPTIONS[name]
+        if name in optional:
+            settings = {key: value for key, value in settings.items() if key != "required"}
         parser.add_argument(flag, **settings)
 
 

@@ -38,12 +38,14 @@ class Data(Strict):
 
 
 class Merge(Strict):
-    """How an adapter is merged; `adapter` is a folder, or null for the one trained before."""
+    """How an adapter is merged; `adapter` is a folder, or null for the one trained before.
+    `separate` leaves it unmerged: the base is exported and the adapter goes beside it (GGUF)."""
 
     adapter: Path | None = None
     dtype: Literal["base", "float32", "float16", "bfloat16"] = "base"
     force: bool = False
     verify: bool = True
+    separate: bool = False
 
 
 class Export(Strict):
@@ -123,6 +125,8 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
         faults = _chain_faults(self.stages, self.finetune.method, self.merge.adapter is not None)
+        if self.merge.separate and "merge" in self.stages:
+            faults += _separate_faults(self.stages, self.finetune)
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -145,6 +149,17 @@ def _chain_faults(stages: Sequence[str], method: str, given_adapter: bool) -> li
             faults.append("'prune' takes a whole model: put merge after finetune")
         elif name == "export" and adapter and not given_adapter:
             faults.append("'export' takes a whole model: put merge after finetune")
+    return faults
+
+
+def _separate_faults(stages: Sequence[str], settings: Finetune) -> list[str]:
+    """An adapter that stays apart is the last thing that changes the model, and a plain LoRA."""
+    faults = []
+    after = stages[stages.index("merge") + 1 :]
+    if "finetune" in after or "merge" in after:
+        faults.append("'merge' with separate: true comes last; nothing is trained on top of it")
+    if "finetune" in stages and (settings.dora or settings.modules_to_save):
+        faults.append("DoRA and modules_to_save need a merge: set merge.separate to false")
     return faults
 
 

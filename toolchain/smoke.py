@@ -14,8 +14,10 @@ from common.errors import UserError
 from common.files import read_json, write_json, write_text
 from toolchain.report.smoke import smoke_report
 from toolchain.report.strings import LANGUAGES
+from toolchain.trust.sums import LOG_FOLDER, require_sound
 
-SMOKE_TEST, LOG_FOLDER = "smoke_test.py", "log"
+SMOKE_TEST, PROFILE = "smoke_test.py", "profile.json"
+ANY_ENGINE = "auto"
 _CANNOT_RUN = 2
 _TIMEOUT_SEC = 3600.0
 
@@ -38,33 +40,51 @@ def run_smoke(
     *,
     threads: int | None = None,
     quick: bool = False,
+    engine: str | None = None,
     timeout_sec: float = _TIMEOUT_SEC,
 ) -> SmokeResult:
     """Test the bundle and write `log/smoke.json` and `log/smoke.md` into it.
 
-    A failed check is a result, not an error. Raises `UserError` when there is no bundle or the test
-    could not run: engine missing, died, too slow.
+    The engine is the one that recorded the answers, so that they must be equal; `engine` names
+    another one (`auto`: the first that works, as on a device).
+
+    A failed check is a result, not an error. Raises `UserError` when there is no bundle, it is
+    damaged, or the test could not run: engine missing, died, too slow.
     """
     if not (bundle / SMOKE_TEST).is_file():
         raise UserError(
             f"there is no bundle in {bundle}", "build it first: make target=… (edgeforge build)"
         )
+    require_sound(bundle)  # the test is the bundle's own code: a changed one must not run
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "smoke.json"
         command = [sys.executable, "-B", str(bundle / SMOKE_TEST), "--json", str(report)]
         command += [] if threads is None else ["--threads", str(threads)]
         command += ["--quick"] if quick else []
+        command += ["--engine", engine or _recorded_engine(bundle)]
         done = _run(command, timeout_sec)
         if not report.is_file():
             raise _cannot_run(done)
         data = read_json(report)
-    log = bundle / LOG_FOLDER
-    log.mkdir(exist_ok=True)
+    keep_result(bundle / LOG_FOLDER, data)
+    return SmokeResult(data["verdict"] == "passed", data, done.stdout)
+
+
+def keep_result(log: Path, data: Mapping[str, Any]) -> None:
+    """Write what a smoke test found into `log`: `smoke.json`, and `smoke.md` in each language."""
+    log.mkdir(parents=True, exist_ok=True)
     write_json(log / "smoke.json", data)
     for language in LANGUAGES:
         name = "smoke.md" if language == LANGUAGES[0] else f"smoke.{language}.md"
         write_text(log / name, smoke_report(data, language))
-    return SmokeResult(data["verdict"] == "passed", data, done.stdout)
+
+
+def _recorded_engine(bundle: Path) -> str:
+    """The name in `profile.json`; whatever is wrong with that file the smoke test itself says."""
+    try:
+        return str(read_json(bundle / PROFILE)["recorded"]["name"])
+    except (UserError, KeyError, TypeError):
+        return ANY_ENGINE
 
 
 def _run(command: list[str], timeout_sec: float) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ STAGES = {
     "merge": "toolchain.compress.merge",
     "evaluate": "toolchain.evaluate.measure",
     "convert": "toolchain.export.gguf.convert",
+    "convert-adapter": "toolchain.export.gguf.convert_adapter",
     "imatrix": "toolchain.export.gguf.imatrix",
     "quantize": "toolchain.export.gguf.quantize",
     "onnx-export": "toolchain.export.onnx.export",

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
-from common.files import read_json, sha256_file, sha256_json, write_json
+from common.files import read_json, sha256_json, write_json
+from toolchain.export.smoke_script import smoke_script
+from toolchain.trust.sums import LOG_FOLDER, SIGNATURE_FILE
 
 if TYPE_CHECKING:
     from toolchain.job import Job
 
-LOG_FOLDER = "log"
 LOG_FILE = "build.json"
 _ROOT = Path(__file__).resolve().parents[1]
 _CODE = ("common", "runtimes", "targets", "toolchain")
@@ -91,11 +92,12 @@ def _version(name: str) -> str | None:
 
 
 def _marks(bundle: Path) -> dict[str, list[int]]:
-    """Size and modification time of every shipped file."""
+    """Size and modification time of every shipped file; a signature may come later."""
     marks: dict[str, Any] = {}
     for path in sorted(bundle.rglob("*")):
         name = path.relative_to(bundle)
-        if path.is_file() and name.parts[0] != LOG_FOLDER:
+        shipped = name.parts[0] != LOG_FOLDER and name.as_posix() != SIGNATURE_FILE
+        if path.is_file() and shipped:
             facts = path.stat()
             marks[name.as_posix()] = [facts.st_size, facts.st_mtime_ns]
     return marks
@@ -106,5 +108,5 @@ def _code_digest() -> str:
     for package in _CODE:
         for path in sorted((_ROOT / package).rglob("*.py")):
             digest.update(path.relative_to(_ROOT).as_posix().encode() + path.read_bytes())
-    digest.update(sha256_file(_ROOT / "scripts" / "smoke_test.py").encode())
+    digest.update(smoke_script().encode())
     return digest.hexdigest()

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import read_json, sha256_file
+from common.files import read_json
+from toolchain.trust.sums import require_sound
 
-PROFILE, MANIFEST, SUMS = "profile.json", "manifest.json", "SHA256SUMS"
+PROFILE, MANIFEST = "profile.json", "manifest.json"
 _AGAIN = "build the bundle again"
 
 
@@ -17,19 +18,7 @@ def bundle_manifest(bundle: Path) -> dict[str, Any]:
     damaged."""
     if not bundle.is_dir():
         raise UserError(f"bundle {bundle} does not exist", "build it first, or check the path")
-    try:
-        lines = (bundle / SUMS).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        raise UserError(f"bundle {bundle} has no {SUMS}", _AGAIN) from None
-    faults = []
-    for line in filter(str.strip, lines):
-        digest, _, name = line.partition("  ")
-        if not (bundle / name).is_file():
-            faults.append(f"{name} is missing")
-        elif sha256_file(bundle / name) != digest:
-            faults.append(f"{name} is damaged: its digest is not the one in {SUMS}")
-    if faults:
-        raise UserError(f"bundle {bundle} is damaged", _AGAIN, details=faults)
+    require_sound(bundle)
     manifest = read_json(bundle / MANIFEST)
     if not isinstance(manifest, dict):
         raise UserError(f"{bundle / MANIFEST} is no manifest", _AGAIN)

@@ -14,9 +14,9 @@ from common.errors import UserError
 from toolchain.artifact import Artifact
 from toolchain.evaluate.compare import Settings, evaluate
 from toolchain.evaluate.generate import answer_task
-from toolchain.export.bundle import write_sums
 from toolchain.export.gguf import convert
 from toolchain.models import OpenOptions, open_model
+from toolchain.trust.sums import write_sums
 
 TEXT = "The lamp in the kitchen is on, isn't it?\n把客厅的灯打开，然后关掉空调。 x = a[1]\n" * 6
 OPTIONS = OpenOptions(context_tokens=256, parallel=2, exact=True)

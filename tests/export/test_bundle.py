@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,15 @@ from tiny_bundle import make_bundle
 from tiny_models import tiny_llama
 
 from common.errors import UserError
+from common.files import sha256_file
 from toolchain import artifact as artifacts
 from toolchain.data.text import TaskExample
-from toolchain.export.bundle import digests, record_answers, smoke_test_script
+from toolchain.export.bundle import record_answers
 from toolchain.export.prompts import prompt_rows
 from toolchain.export.provenance import reproducible
+from toolchain.export.smoke_script import smoke_script
+from toolchain.trust.pack import pack
+from toolchain.trust.sums import digests
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def test_it_holds_all_that_a_device_needs(made: Path) -> None:
         *("tokenizer/tokenizer_config.json", "tokenizer/chat_template.jinja"),
         "tokenizer/generation_config.json",
     }
-    assert (made / "smoke_test.py").read_bytes() == smoke_test_script().read_bytes()
+    assert (made / "smoke_test.py").read_text("utf-8") == smoke_script()
 
 
 def test_sums_cover_every_file_and_coreutils_agree(made: Path) -> None:
@@ -59,6 +64,8 @@ def test_the_same_inputs_in_another_folder_give_the_same_bytes(
     again = make_bundle(elsewhere, tmp_path / "deep" / "out", task=True)
     assert digests(again) == digests(made)
     assert (again / "SHA256SUMS").read_bytes() == (made / "SHA256SUMS").read_bytes()
+    packed = [pack(bundle, tmp_path / f"{n}.tar") for n, bundle in enumerate((made, again))]
+    assert packed[0].read_bytes() == packed[1].read_bytes()
 
 
 def test_no_shipped_text_holds_a_path_or_a_time(made: Path, checkpoint: Path) -> None:
@@ -82,6 +89,8 @@ def test_the_manifest_has_the_whole_chain(made: Path) -> None:
     assert quantize["files"] == {model["name"]: model["sha256"]}
     assert sum(row["tensors"] for row in model["types"]) == 21
     assert manifest["licences"]["model"] == "apache-2.0"
+    assert manifest["versions"]["edgeforge"] == version("edgeforge")
+    assert manifest["data"]["task"] == sha256_file(made.parents[1] / "task.jsonl")
     assert manifest["versions"]["llama-cpp-python"]
     names = [gate["name"] for gate in manifest["gates"]]
     assert {"token ids", "chat prompt", "mean KLD", "perplexity", "task score"} <= set(names)

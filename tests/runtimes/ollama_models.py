@@ -7,26 +7,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-HIDDEN, LAYERS, HEADS, FFN = 32, 1, 2, 32
+HIDDEN, LAYERS, HEADS = 32, 1, 2
 SPECIALS = ("<unk>", "<s>", "</s>")
 EOS_TOKEN = SPECIALS.index("</s>")
 
 
 def write_tiny_gguf(
-    path: Path, *, chat_template: str | None = None, add_bos: bool = True, say: str = ""
+    path: Path,
+    *,
+    chat_template: str | None = None,
+    add_bos: bool = True,
+    say: str = "",
+    hidden: int = HIDDEN,
+    architecture: str = "llama",
 ) -> Path:
     """A SentencePiece-type model of 256 bytes and three special tokens.
 
     With `say` (distinct characters) it answers every prompt with exactly this text, then EOS: the
     output row of each next token is the embedding of the one before, and attention adds nothing.
+    Rows of 256 `hidden` units can be quantized to every type.
     """
     import gguf
     import numpy as np
 
     size = len(SPECIALS) + 256
     random = np.random.default_rng(0)
-    embedding = random.standard_normal((size, HIDDEN)).astype(np.float32)
-    output = np.zeros((size, HIDDEN), np.float32)
+    embedding = random.standard_normal((size, hidden)).astype(np.float32)
+    output = np.zeros((size, hidden), np.float32)
     if say:
         # Any token leads to the first byte, weakly; each byte of the text leads to the next.
         steps = [len(SPECIALS) + byte for byte in say.encode()]
@@ -38,16 +45,16 @@ def write_tiny_gguf(
         output[steps[0]] += 8 * embedding[others[0]]
     else:
         output = embedding.copy()
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_context_length(8192)
-    writer.add_embedding_length(HIDDEN)
+    writer.add_embedding_length(hidden)
     writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(FFN)
+    writer.add_feed_forward_length(hidden)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_rope_dimension_count(hidden // HEADS)
     writer.add_vocab_size(size)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_tokenizer_model("llama")
@@ -64,8 +71,8 @@ def write_tiny_gguf(
         writer.add_chat_template(chat_template)
     writer.add_tensor("token_embd.weight", embedding.astype(np.float16))
     writer.add_tensor("output.weight", output.astype(np.float16))
-    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
-    for name, shape in _block_shapes().items():
+    writer.add_tensor("output_norm.weight", np.ones(hidden, np.float32))
+    for name, shape in _block_shapes(hidden).items():
         writer.add_tensor(f"blk.0.{name}.weight", _block_tensor(name, shape))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -74,15 +81,13 @@ def write_tiny_gguf(
     return path
 
 
-def _block_shapes() -> dict[str, tuple[int, ...]]:
-    square = (HIDDEN, HIDDEN)
+def _block_shapes(hidden: int) -> dict[str, tuple[int, ...]]:
+    square = (hidden, hidden)
     names = ("attn_q", "attn_k", "attn_v", "attn_output")
     return {
-        **dict.fromkeys(("attn_norm", "ffn_norm"), (HIDDEN,)),
+        **dict.fromkeys(("attn_norm", "ffn_norm"), (hidden,)),
         **dict.fromkeys(names, square),
-        "ffn_gate": (FFN, HIDDEN),
-        "ffn_up": (FFN, HIDDEN),
-        "ffn_down": (HIDDEN, FFN),
+        **dict.fromkeys(("ffn_gate", "ffn_up", "ffn_down"), square),
     }
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.energy import RailMeter, RaplMeter, find_meter, measuring
+from runtimes.energy import (
+    BatteryMeter,
+    RailMeter,
+    RaplMeter,
+    find_meter,
+    measuring,
+    why_no_meter,
+)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -110,3 +117,67 @@ def test_a_meter_that_goes_away_gives_no_figure(tmp_path: Path) -> None:
     with measuring(find_meter(root)) as reading:
         (root / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
     assert reading.joules is None
+
+
+def test_the_rails_of_an_agx_board_are_summed(tmp_path: Path) -> None:
+    base = "sys/class/hwmon/hwmon2/"
+    files = {f"{base}name": "ina3221\n"}
+    for number, (name, amperes) in enumerate(
+        [("VDD_GPU_SOC", 600), ("VDD_CPU_CV", 200), ("VIN_SYS_5V0", 700)], 1
+    ):
+        files[f"{base}in{number}_label"] = name + "\n"
+        files[f"{base}in{number}_input"] = "5000\n"
+        files[f"{base}curr{number}_input"] = f"{amperes}\n"
+    meter = find_meter(write(tmp_path, files))
+    assert isinstance(meter, RailMeter)
+    assert sum(rail.watts() for rail in meter.rails) == pytest.approx(7.5)
+
+
+def test_jetpack_4_has_its_rails_elsewhere(tmp_path: Path) -> None:
+    base = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/"
+    files = {
+        f"{base}rail_name_0": "POM_5V_IN\n",
+        f"{base}in_voltage0_input": "5000\n",
+        f"{base}in_current0_input": "500\n",
+        f"{base}rail_name_1": "POM_5V_GPU\n",
+        f"{base}in_voltage1_input": "5000\n",
+        f"{base}in_current1_input": "10\n",
+    }
+    meter = find_meter(write(tmp_path, files))
+    assert meter is not None and meter.source == "INA3221 POM_5V_IN"
+    assert isinstance(meter, RailMeter) and meter.rails[0].watts() == 2.5
+
+
+def battery(root: Path, status: str = "Discharging") -> Path:
+    base = "sys/class/power_supply/"
+    return write(
+        root,
+        {
+            f"{base}AC/type": "Mains\n",
+            f"{base}hidpp_battery_0/type": "Battery\n",
+            f"{base}hidpp_battery_0/scope": "Device\n",
+            f"{base}BAT0/type": "Battery\n",
+            f"{base}BAT0/status": f"{status}\n",
+            f"{base}BAT0/voltage_now": "12000000\n",
+            f"{base}BAT0/current_now": "1500000\n",
+        },
+    )
+
+
+def test_a_battery_tells_what_is_drawn_from_it(tmp_path: Path) -> None:
+    meter = find_meter(battery(tmp_path))
+    assert isinstance(meter, BatteryMeter) and meter.source == "battery BAT0"
+    start = time.perf_counter()
+    with measuring(meter) as reading:
+        time.sleep(0.15)
+    assert reading.joules == pytest.approx(18 * (time.perf_counter() - start), rel=0.3)
+    (tmp_path / "sys/class/power_supply/BAT0/power_now").write_text("20000000\n")
+    assert meter.rails[0].watts() == 20
+
+
+def test_why_there_is_no_figure(tmp_path: Path) -> None:
+    assert find_meter(battery(tmp_path, "Charging")) is None
+    assert why_no_meter(tmp_path) == "on mains, where a battery tells nothing"
+    assert why_no_meter(tmp_path / "bare") == "no RAPL, no INA3221 rails, no battery"
+    (rapl(tmp_path) / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
+    assert why_no_meter(tmp_path) == "RAPL's counters are for root alone here"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import os
 import sys
 import threading
 import urllib.request
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from ollama_models import write_tiny_gguf
+from ollama_programs import every_version, processes_with, served
 
-from common.errors import UserError
 from runtimes.ollama import Client, OllamaError, base_url, check_name, find_binary
 from runtimes.ollama_server import free_port, server
 
@@ -33,14 +32,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Client]:
-    """A real server that holds the tiny model; skips where there is no Ollama."""
-    try:
-        find_binary()
-    except UserError as error:
-        pytest.skip(error.problem)
-    with server(tmp_path_factory.mktemp("ollama")) as client:
+@pytest.fixture(scope="module", params=every_version())
+def client(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, folder: Path
+) -> Iterator[Client]:
+    """A real server, of each version, that holds the tiny model; skips where there is none."""
+    for client in served(request.param, tmp_path_factory.mktemp("ollama")):
         client.create("tiny", folder / "Modelfile")
         yield client
 
@@ -84,17 +81,31 @@ def test_version_is_the_programs(client: Client) -> None:
     assert client.version() >= (0, 1)
 
 
-def test_server_and_its_runners_are_gone_afterwards(folder: Path, tmp_path: Path) -> None:
-    try:
-        find_binary()
-    except UserError as error:
-        pytest.skip(error.problem)
-    with server(tmp_path / "own") as client:
+def test_copy_and_reading_of_tensors(client: Client) -> None:
+    client.copy("tiny", "me/second:v2")
+    assert client.exists("me/second:v2") and not client.exists("third")
+    kinds = {tensor["type"] for tensor in client.tensors("me/second:v2")}
+    assert kinds == {"F16", "F32"}
+    client.generate("tiny", "x", options={"num_predict": 1})
+    assert [row["name"] for row in client.loaded()] == ["tiny:latest"]
+    client.remove("me/second:v2")
+    assert not client.exists("me/second:v2") and client.exists("tiny")
+
+
+def test_request_to_generate_is_rendered(client: Client) -> None:
+    assert client.render_generate("tiny", "hi", "s") == "<system>s<user>hi="
+
+
+@pytest.mark.parametrize("program", every_version())
+def test_server_and_its_runners_are_gone_afterwards(
+    program: Path, folder: Path, tmp_path: Path
+) -> None:
+    with server(tmp_path / "own", binary=program) as client:
         client.create("tiny", folder / "Modelfile")
         client.chat("tiny", TALK, options={"num_predict": 4})
-        marker = f"OLLAMA_MODELS={tmp_path / 'own' / 'models'}".encode()
-        assert len(_processes_with(marker)) >= 2, "the server and a runner"
-    assert _processes_with(marker) == []
+        marker = f"OLLAMA_MODELS={tmp_path / 'own' / 'models'}"
+        assert len(processes_with(marker)) >= 2, "the server and a runner"
+    assert processes_with(marker) == []
     assert not client.is_running()
     assert (tmp_path / "own" / "models" / "manifests").is_dir()
 
@@ -184,18 +195,3 @@ def test_address_is_read_as_ollama_reads_it(
 def test_wrong_address_is_refused(host: str) -> None:
     with pytest.raises(OllamaError, match="OLLAMA_HOST"):
         base_url(host)
-
-
-def _processes_with(variable: bytes) -> list[int]:
-    """Processes that have this environment variable (Linux), this one not counted."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if variable in variables:
-            found.append(int(entry.name))
-    return found

@@ -16,9 +16,9 @@ import pytest
 from tiny_bundle import edit_first_prompt, edit_profile, make_bundle
 from tiny_models import tiny_llama
 
-from toolchain.export.bundle import smoke_test_script, write_sums
+from toolchain.export.smoke_script import smoke_script
+from toolchain.trust.sums import write_sums
 
-SCRIPT = smoke_test_script()
 MODEL = "model-Q4_K_M.gguf"
 
 
@@ -34,8 +34,15 @@ def bundle(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def smoke() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("smoke_test", SCRIPT)
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("script") / "smoke_test.py"
+    path.write_text(smoke_script(), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def smoke(script: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("smoke_test", script)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["smoke_test"] = module
@@ -46,7 +53,8 @@ def smoke() -> ModuleType:
 def run(bundle: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, checks by name, and everything printed."""
     result = bundle.parent / "result.json"
-    command = [sys.executable, str(bundle / "smoke_test.py"), "--json", str(result), *arguments]
+    options = ["--json", str(result), "--engine", "llama-cpp-python", *arguments]
+    command = [sys.executable, str(bundle / "smoke_test.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     data = json.loads(result.read_text("utf-8")) if result.is_file() else {"checks": []}
     checks = {check["name"]: check for check in data["checks"]}
@@ -219,16 +227,18 @@ def test_answers_do_not_depend_on_the_number_of_threads(made: Path, smoke: Modul
     assert answers[1] == answers[2] == answers[3]
 
 
-def test_no_bundle_and_no_engine_cannot_run(bundle: Path, tmp_path: Path) -> None:
+def test_no_bundle_and_no_engine_cannot_run(script: Path, bundle: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--bundle", str(tmp_path / "absent")],
+        [sys.executable, str(script), "--bundle", str(tmp_path / "absent")],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 2 and "is no bundle" in done.stderr
     # -S: without site-packages there is no llama_cpp.
     done = subprocess.run(
-        [sys.executable, "-S", str(bundle / "smoke_test.py")], capture_output=True, text=True
+        [sys.executable, "-S", str(bundle / "smoke_test.py"), "--engine", "llama-cpp-python"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert "pip install llama-cpp-python==" in done.stderr and "Traceback" not in done.stderr
@@ -267,7 +277,7 @@ def test_every_core_count_is_tried_on_small_machines(smoke: ModuleType) -> None:
 
 
 def test_it_is_python_3_8_of_the_standard_library() -> None:
-    source = SCRIPT.read_text("utf-8")
+    source = smoke_script()
     tree = ast.parse(source, feature_version=(3, 8))
     imported = {
         name.split(".")[0]
@@ -285,3 +295,45 @@ def test_it_is_python_3_8_of_the_standard_library() -> None:
     # Methods that 3.8 lacks; annotations are never evaluated there.
     for name in ("removeprefix", "removesuffix", "is_relative_to", "functools.cache", "strict="):
         assert name not in source
+
+
+def test_a_jetson_s_power_temperature_and_unified_memory(bundle: Path, tmp_path: Path) -> None:
+    ina, thermal = "sys/class/hwmon/hwmon3/", "sys/class/thermal/thermal_zone0/"
+    files = {
+        "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0003\0nvidia,tegra234\0",
+        "proc/meminfo": "MemTotal:        7802744 kB\nMemAvailable:    5000000 kB\n",
+        f"{ina}name": "ina3221\n",
+        f"{ina}in1_label": "VDD_IN\n",
+        f"{ina}in1_input": "5000\n",
+        f"{ina}curr1_input": "2000\n",
+        f"{thermal}type": "tj-thermal\n",
+        f"{thermal}temp": "48812\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "device" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    code, checks, printed = run(bundle, "--quick", "--root", str(tmp_path / "device"))
+    assert code == 0, printed
+    assert checks["power_watts"]["value"] == pytest.approx(10, rel=0.1)
+    decode = checks["data"]["speed"]["decode_tokens_per_sec"]["best"]
+    assert checks["joules_per_token"]["value"] >= 0.5 * 10 / decode
+    assert checks["power_watts"]["note"].startswith("INA3221 VDD_IN")
+    assert checks["temperature_celsius"]["value"] == 48.812
+    assert checks["gpu_memory_bytes"]["value"] == 0
+    assert checks["gpu_memory_bytes"]["note"].startswith("unified memory")
+
+
+def test_what_cannot_be_read_says_why(bundle: Path, tmp_path: Path) -> None:
+    _, checks, _ = run(bundle, "--quick", "--root", str(tmp_path / "bare"))
+    for name in ("power_watts", "joules_per_token", "temperature_celsius"):
+        assert checks[name]["status"] == "not measured"
+        assert checks[name]["note"].startswith("not readable here: ")
+
+
+def test_memory_of_a_graphics_card_is_read_from_nvidia_smi(smoke: ModuleType) -> None:
+    assert smoke.gpu_bytes_of(42, "7, 100\n42, 512\n42, 16\n") == 528 << 20
+    assert smoke.gpu_bytes_of(42, "7, 100\n") is None
+    assert smoke.gpu_bytes_of(42, "42, [N/A]\n") is None
+    assert smoke.sum_mib("310\n20\n") == 330 << 20
+    assert smoke.sum_mib("NVIDIA-SMI has failed\n") is None

@@ -59,6 +59,11 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("stages: [finetune, finetune]", "put merge between"),
         ("stages: [export, evaluate]", "in this order"),
         ("stages: [finetune, merge, export]", "names no data"),
+        ("merge: {separate: true}\nstages: [finetune, merge, finetune]", "comes last"),
+        (
+            "merge: {separate: true}\nfinetune: {dora: true}\nstages: [finetune, merge]",
+            "need a merge",
+        ),
         ("data: {files: [gone.csv]}\nstages: [finetune]", r"data\.files.*gone\.csv"),
     ],
 )

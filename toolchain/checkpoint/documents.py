@@ -46,7 +46,8 @@ def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | No
 
 
 def license_of(folder: Path) -> tuple[str | None, Path | None]:
-    """The licence's id from the README's front matter, and the licence's text file."""
+    """The licence's id from the README's front matter, else from config.json, and the licence's
+    text file."""
     file = next(
         (
             path
@@ -55,7 +56,7 @@ def license_of(folder: Path) -> tuple[str | None, Path | None]:
         ),
         None,
     )
-    return _front_matter_license(folder / "README.md"), file
+    return _front_matter_license(folder / "README.md") or _config_license(folder), file
 
 
 def companion_folder(folder: Path) -> Path | None:
@@ -84,6 +85,14 @@ def _front_matter_license(readme: Path) -> str | None:
     if value == "other" and isinstance(matter.get("license_name"), str):
         value = matter["license_name"]
     return value if isinstance(value, str) else None
+
+
+def _config_license(folder: Path) -> str | None:
+    try:
+        value = read_object(folder / "config.json").get("license")
+    except UserError:
+        return None
+    return value if isinstance(value, str) and value else None
 
 
 def _is_dict(value: Any) -> bool:

@@ -42,6 +42,8 @@ _FLOAT32_BYTES = 4
 class Config(StageConfig):
     """`evaluation` is text with documents parted by `<|document|>` lines (or a `.jsonl` of such).
 
+    `adapter` (as peft saved it) and `adapter_file` (its GGUF) are on top of the model: what is
+    compared is base plus adapter.
     `max_tokens` and `max_reference_bytes` (tokens x vocabulary x 4) cap the positions that logits
     are compared on; `max_text_bytes` caps the text whose token ids are compared.
     """
@@ -58,6 +60,8 @@ class Config(StageConfig):
     max_kld: float = 1e-4
     seed: int = 0
     trust_remote_code: bool = False
+    adapter: Input | None = None
+    adapter_file: Input | None = None
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
@@ -118,11 +122,30 @@ def _against_torch(
         path = Path(folder) / "torch-logits.f32"
         with torch_model(
             config.checkpoint.path, trust_remote_code=config.trust_remote_code
-        ) as network:
+        ) as base:
+            network = _with_adapter(base, config)
             write_logits(path, chunks, vocab_size, lambda chunk: torch_logits(network, chunk))
-        with LlamaModel(file, context_tokens=config.context_tokens, exact=True) as model:
+        with LlamaModel(
+            file,
+            context_tokens=config.context_tokens,
+            exact=True,
+            adapter=path_of(config.adapter_file),
+        ) as model:
             reference = open_logits(path, chunks, vocab_size)
             return summarize(list(reference.compare(model.logits)))
+
+
+def _with_adapter(network: Any, config: Config) -> Any:
+    if config.adapter is None:
+        return network
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(network, str(config.adapter.path)).eval()
+
+
+def path_of(given: Input | None) -> Path | None:
+    """Where a further input lies, if it was given."""
+    return given.path if given else None
 
 
 def torch_logits(network: Any, chunk: tuple[int, ...]) -> Any:
@@ -169,7 +192,10 @@ def _write_reference(
 ) -> None:
     facts = {"evaluation": evaluation, "kv_cache_type": config.kv_cache_type, "file": file.name}
     with LlamaModel(
-        file, context_tokens=config.context_tokens, kv_cache_type=config.kv_cache_type
+        file,
+        context_tokens=config.context_tokens,
+        kv_cache_type=config.kv_cache_type,
+        adapter=path_of(config.adapter_file),
     ) as model:
         save_reference(out_dir, chunks, vocab_size, model.logits, facts)
 

@@ -36,12 +36,13 @@ RESULT, ANSWERS = "evaluation.json", "answers.jsonl"
 
 class Config(StageConfig):
     """`reference` is the artifact of stage `parity`; `task` a `.jsonl` of messages and answer, of
-    which at most `task_examples` are asked, chosen by `seed`."""
+    which at most `task_examples` are asked, chosen by `seed`; `adapter_file` (GGUF) is on top."""
 
     reference: Input
     task: Input | None = None
     task_examples: int = Field(200, ge=1)
     seed: int = 0
+    adapter_file: Input | None = None
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
@@ -54,6 +55,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         file,
         context_tokens=max(map(len, reference.tokens)),
         kv_cache_type=facts["kv_cache_type"],
+        adapter=config.adapter_file.path if config.adapter_file else None,
     ) as model:
         if model.vocab_size != facts["vocab_size"]:
             raise UserError(
@@ -102,7 +104,8 @@ def leave(
 
 def _task(file: Path, config: Config, kv_cache_type: str, out_dir: Path) -> dict[str, Any]:
     examples, available = chosen_examples(config)
-    answers = answer_examples(file, examples, kv_cache_type=kv_cache_type)
+    adapter = config.adapter_file.path if config.adapter_file else None
+    answers = answer_examples(file, examples, kv_cache_type=kv_cache_type, adapter=adapter)
     write_answers(answers, out_dir)
     return task_figures(answers, available, config.seed)
 

@@ -49,6 +49,7 @@ def answer_examples(
     kv_cache_type: str = "f16",
     parallel: int = 16,
     threads: int | None = None,
+    adapter: Path | None = None,
 ) -> list[TaskAnswer]:
     """Answers of a GGUF, its prompts rendered by the template inside it, `parallel` at a time.
 
@@ -62,6 +63,7 @@ def answer_examples(
         kv_cache_type=kv_cache_type,
         parallel=min(parallel, len(prompts)),
         threads=threads,
+        adapter=adapter,
     ) as model:
         generations = model.generate_many(prompts, max_new_tokens)
     return [

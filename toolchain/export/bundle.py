@@ -6,8 +6,8 @@
 
 The expected answers come from the bundle's own smoke test in a process of its own, so that what is
 recorded and what is tested later run the same code with the same settings. Two builds of the same
-inputs with the same versions on one machine give the same bytes; SHA256SUMS covers every file but
-itself. What depends on time or machine goes into `log/`, which it does not cover.
+inputs with the same versions on one machine give the same bytes; what SHA256SUMS covers says
+`toolchain.trust.sums`. What depends on time or machine goes into `log/`, which it does not cover.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from typing import Any
 from pydantic import Field
 
 from common.errors import UserError
-from common.files import read_json, require_free_bytes, sha256_file, write_json, write_text
+from common.files import read_json, require_free_bytes, write_json, write_text
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.checkpoint.documents import license_of
-from toolchain.export.manifest import make_manifest
+from toolchain.export.manifest import bundle_license, make_manifest
 from toolchain.export.payload import payload_of
 from toolchain.export.prompts import write_rows
+from toolchain.export.smoke_script import smoke_script
 from toolchain.report.write import LANGUAGES, report_name, write_report
 from toolchain.stage import Input, StageConfig
 from toolchain.train.result import CURVE
+from toolchain.trust.sums import digests, write_sums
 
 NAME = "bundle"
-VERSION = 1
+VERSION = 2
 TOOLS = ("transformers",)
 
 MANIFEST_FILE, PROFILE_FILE, PROMPTS_FILE = "manifest.json", "profile.json", "prompts.jsonl"
-SMOKE_TEST, SUMS_FILE, LOG_FOLDER = "smoke_test.py", "SHA256SUMS", "log"
+SMOKE_TEST = "smoke_test.py"
 TOKENIZER_FOLDER = "tokenizer"
 _PROFILE_SCHEMA = 1
 _GIB = 1 << 30
@@ -58,7 +59,8 @@ class Config(StageConfig):
     records of the choice (`Tried.as_json()`); `base` is the checkpoint that the user gave,
     `base_files` its files' SHA-256; `steps` are what the recipe's chain made of it, `checkpoint`
     what was exported; `makers` are the export's stages before the model's own; `reference_quality`
-    is the quality artifact of the unquantized file.
+    is the quality artifact of the unquantized file; `adapter` is a converted LoRA adapter that
+    goes beside the model.
     """
 
     model: str
@@ -77,6 +79,7 @@ class Config(StageConfig):
     quality: Input | None = None
     reference_quality: Input | None = None
     trust_remote_code: bool = False
+    adapter: Input | None = None
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
@@ -89,10 +92,11 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     size_bytes = sum(source.file(name).stat().st_size for name in source.files)
     require_free_bytes(out_dir, size_bytes + (64 << 20), "the bundle")
     model_file = payload.place(source, out_dir)
+    _copy_adapter(config, out_dir)
     _copy_tokenizer(config.checkpoint.path, out_dir / TOKENIZER_FOLDER)
-    _copy_license(config.checkpoint.path, out_dir)
+    _copy_license(config, out_dir)
     _copy_curve(config, out_dir)
-    shutil.copyfile(smoke_test_script(), out_dir / SMOKE_TEST)
+    write_text(out_dir / SMOKE_TEST, smoke_script())
     rows, stop_texts = payload.prompts(config)
     ollama = payload.describe(out_dir, model_file, config, stop_texts)
     write_rows(out_dir / PROMPTS_FILE, rows)
@@ -116,14 +120,6 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     return described
 
 
-def smoke_test_script() -> Path:
-    """The smoke test as it lies in this checkout (`scripts/smoke_test.py`)."""
-    path = Path(__file__).resolve().parents[2] / "scripts" / SMOKE_TEST
-    if not path.is_file():
-        raise UserError(f"{path} is missing", "run edgeforge from its source checkout: make setup")
-    return path
-
-
 def smoke_profile(config: Config, model_file: str, stop_texts: Sequence[str]) -> dict[str, Any]:
     """`profile.json`: what the smoke test needs of the target and the plan."""
     target = config.target
@@ -136,6 +132,7 @@ def smoke_profile(config: Config, model_file: str, stop_texts: Sequence[str]) ->
         "model": config.model,
         "target": target["name"],
         "model_file": model_file,
+        **({"adapter_file": adapter_file(config)} if config.adapter else {}),
         "threads": target["threads"] if isinstance(target["threads"], int) else None,
         "cores": target["processor"]["cores"],
         "context_length": config.plan["context_tokens"],
@@ -166,23 +163,17 @@ def record_answers(bundle: Path) -> dict[str, Any]:
     return recorded
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in the bundle, `log/` and SHA256SUMS aside."""
-    return {
-        path.relative_to(folder).as_posix(): sha256_file(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not _is_uncovered(path.relative_to(folder))
-    }
+def adapter_file(config: Config) -> str | None:
+    """The name of the adapter that goes beside the model, unmerged."""
+    if config.adapter is None:
+        return None
+    return artifacts.load(config.adapter.path).only(".gguf").name
 
 
-def write_sums(folder: Path) -> None:
-    """SHA256SUMS of a bundle, for `sha256sum -c SHA256SUMS`."""
-    lines = [f"{digest}  {name}\n" for name, digest in digests(folder).items()]
-    write_text(folder / SUMS_FILE, "".join(lines))
-
-
-def _is_uncovered(name: Path) -> bool:
-    return name.parts[0] == LOG_FOLDER or name == Path(SUMS_FILE)
+def _copy_adapter(config: Config, folder: Path) -> None:
+    name = adapter_file(config)
+    if config.adapter and name:
+        shutil.copyfile(config.adapter.path / name, folder / name)
 
 
 def _copy_tokenizer(checkpoint: Path, folder: Path) -> None:
@@ -200,7 +191,7 @@ def _copy_curve(config: Config, folder: Path) -> None:
             return
 
 
-def _copy_license(checkpoint: Path, folder: Path) -> None:
-    _, file = license_of(checkpoint)
+def _copy_license(config: Config, folder: Path) -> None:
+    _, file = bundle_license(config)
     if file is not None:
         shutil.copyfile(file, folder / "LICENSE")

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Exported:
     """`makers` are the stages between checkpoint and `model`, in order; `reference_quality` is that
-    of the unquantized file; `tried` are the records of the choice, for manifest and report."""
+    of the unquantized file; `tried` are the records of the choice, for manifest and report;
+    `adapter` goes beside the model, unmerged."""
 
     model: Artifact
     makers: tuple[Artifact, ...]
@@ -22,3 +23,4 @@ class Exported:
     reference_quality: Artifact
     tried: tuple[dict[str, Any], ...]
     within_budget: bool
+    adapter: Artifact | None = None

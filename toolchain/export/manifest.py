@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain import artifact as artifacts
@@ -52,7 +53,7 @@ def make_manifest(
     evidence = [chain_entry(stage, with_digests=False) for stage in (parity, quality) if stage]
     payload = payload_of(source)
     runtime = payload.RUNTIME
-    license_id, license_file = license_of(config.checkpoint.path)
+    license_id, license_file = bundle_license(config)
     return {
         "schema": SCHEMA,
         "model": config.model,
@@ -62,7 +63,9 @@ def make_manifest(
         "runtime": runtime,
         "kind": payload.KIND,
         "model_file": _model_file(source, model_file, config, digests),
+        **_adapter(config, digests),
         "base": {"digest": config.base.digest, "files": config.base_files},
+        "data": _data(config, steps, makers),
         "training": _training(steps),
         "evaluations": _evaluations(steps),
         "samples": _samples(steps),
@@ -77,6 +80,24 @@ def make_manifest(
         "versions": tool_versions([*chain, *evidence], ENGINES[runtime]),
         "licences": licences(license_id, license_file, (runtime, *ENGINES[runtime])),
         "files": dict(digests),
+    }
+
+
+def bundle_license(config: Config) -> tuple[str | None, Path | None]:
+    """The licence of the checkpoint that was exported; what it lacks is that of its base."""
+    made, base = license_of(config.checkpoint.path), license_of(config.base.path)
+    return made[0] or base[0], made[1] or base[1]
+
+
+def _data(config: Config, steps: Sequence[Artifact], makers: Sequence[Artifact]) -> dict[str, Any]:
+    """SHA-256 of every text that had a part: files trained on, calibration, task. (The evaluation
+    text's stands in `evaluation`.)"""
+    files = [item for step in steps for item in step.config.get("files") or ()]
+    calibration = [maker.config["calibration"] for maker in makers if "calibration" in maker.config]
+    return {
+        "training": [item["digest"] for item in files],
+        "calibration": [item["digest"] for item in calibration],
+        "task": config.task.digest if config.task else None,
     }
 
 
@@ -104,6 +125,15 @@ def _model_file(
         ],
         "fallbacks": list(facts.get("fallbacks", [])),
     }
+
+
+def _adapter(config: Config, digests: Mapping[str, str]) -> dict[str, Any]:
+    """The adapter that goes beside the model, unmerged; nothing without one."""
+    if config.adapter is None:
+        return {}
+    made = artifacts.load(config.adapter.path)
+    name = made.only(".gguf").name
+    return {"adapter": {"name": name, "sha256": digests[name], **reproducible(made.measurements)}}
 
 
 def _training(steps: Sequence[Artifact]) -> list[dict[str, Any]]:

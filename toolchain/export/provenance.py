@@ -56,7 +56,8 @@ def chain_entry(artifact: Artifact, *, with_digests: bool = True) -> dict[str, A
 
 def tool_versions(chain: Sequence[Mapping[str, Any]], tools: Sequence[str]) -> dict[str, str]:
     """Versions of everything that took part; what differs between stages is named by its stage."""
-    versions = {"python": platform.python_version(), **{tool: version(tool) for tool in tools}}
+    versions = {"python": platform.python_version()}
+    versions |= {tool: version(tool) for tool in ("edgeforge", *tools)}
     for entry in chain:
         for tool, number in entry["versions"].items():
             known = versions.setdefault(tool, number)
@@ -71,7 +72,9 @@ def licences(
     """Licences of the model (unknown stays None) and of the engine that runs it."""
     file = license_file.name if license_file else None
     engine = {name: _ENGINE_LICENSE[name] for name in packages if name in _ENGINE_LICENSE}
-    return {"model": model_license, "model_file": file, "engine": engine}
+    # Ours are the smoke test and the default texts for calibration and evaluation.
+    own = {"edgeforge": "Apache-2.0"}
+    return {"model": model_license, "model_file": file, "engine": engine, "tools": own}
 
 
 def _is_place(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -36,14 +37,21 @@ def open_file(
     kind: str = "gguf",
     kv_cache_type: str = "f16",
     companion: Path | None = None,
+    flash_attention: bool | None = None,
+    stop_texts: Sequence[str] = (),
+    adapter: Path | None = None,
 ) -> OpenModel:
-    """Open a GGUF; its chat format is the one inside the file."""
+    """Open a GGUF; its chat format is the one inside the file. `stop_texts` end an answer too."""
     model = LlamaModel(
         file,
         context_tokens=options.context_tokens,
         exact=options.exact,
         kv_cache_type=kv_cache_type,
         parallel=options.parallel,
+        threads=options.threads,
+        flash_attention=flash_attention,
+        stop_texts=stop_texts,
+        adapter=adapter,
     )
     made = None if companion else Path(tempfile.mkdtemp(prefix="edgeforge-"))
     bos, eos = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtimes.ort import model_bytes
+from runtimes.ort import SessionSettings, model_bytes
 from runtimes.ort_decoder import GRAPH, OrtDecoder
 from toolchain.models import OpenModel, OpenOptions
 
@@ -36,6 +36,7 @@ def open_folder(path: Path, options: OpenOptions, *, name: str, kind: str) -> Op
         eog_token_ids=end_token_ids(path, tokenizer),
         context_tokens=context_tokens,
         parallel=options.parallel,
+        settings=SessionSettings(threads=options.threads),
     )
     return OpenModel(
         name=name,

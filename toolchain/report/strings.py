@@ -15,8 +15,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "no_gates": ("No gate was run.", "未进行任何检查。"),
     "log_note": (
         "What depends on the machine (speed, memory, time) is in `log/smoke.md` after a smoke "
-        "test; SHA256SUMS covers every file but itself and `log/`.",
-        "与机器有关的结果（速度、内存、时间）在冒烟测试后写入 `log/smoke.md`；"
+        "test, and in `log/devices.md` after tests on devices; SHA256SUMS covers every file but "
+        "itself and `log/`.",
+        "与机器有关的结果（速度、内存、时间）在冒烟测试后写入 `log/smoke.md`，"
+        "在设备上测试后写入 `log/devices.md`；"
         "SHA256SUMS 覆盖除其自身和 `log/` 以外的所有文件。",
     ),
     "before_after": ("Before and after", "前后对比"),
@@ -63,6 +65,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "run": ("How to run it", "如何运行"),
     "run_check": ("prove it on the device", "在设备上验证"),
+    "adapter_apart": (
+        "The adapter is separate: `{name}` ({size}) goes onto the model when it is loaded. The "
+        "figures above are those of both together.",
+        "适配器是独立的：`{name}`（{size}）在加载时叠加到模型上。以上数据均为两者结合的结果。",
+    ),
     "jinja_only": (
         "Ollama: needs version 0.30 or newer, because no template for older ones renders the same: "
         "{reason}",
@@ -83,6 +90,15 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "not tried": ("not tried", "未尝试"),
     "no limit": ("no limit", "无界限"),
     "not measured": ("not measured", "未测量"),
+    "not tested": ("**not tested**", "**未测试**"),
+    "devices": ("Tested on these devices", "已测试的设备"),
+    "devices_columns": (
+        "device | target | verdict | machine | copied",
+        "设备 | 目标 | 结果 | 机器 | 已复制",
+    ),
+    "device_advice": ("advice", "建议"),
+    "device_missing": ("not measured", "未测量"),
+    "device_everything": ("everything", "全部"),
     "smoke": ("Smoke test: {verdict}", "冒烟测试：{verdict}"),
     "smoke_columns": ("check | value | limit | | note", "检查项 | 数值 | 界限 | | 备注"),
     "threads": (
@@ -148,6 +164,10 @@ _NAMES_ZH = {
     "decode_tokens_per_sec": "解码速度",
     "ttft_sec": "首 token 时间",
     "peak_rss_bytes": "峰值内存（RSS）",
+    "gpu_memory_bytes": "GPU 内存",
+    "power_watts": "功率",
+    "joules_per_token": "每 token 能耗",
+    "temperature_celsius": "温度",
 }
 
 

@@ -171,13 +171,18 @@ def _run(manifest: Mapping[str, Any], language: str) -> str:
     offload = "" if layers == 0 else f" -ngl {'all' if layers < 0 else layers}"
     cache = plan["kv_cache_type"]
     kv = "" if cache == "f16" else f" -ctk {cache} -ctv {cache} -fa on"
+    adapter = manifest.get("adapter")
+    lora = f" --lora {adapter['name']}" if adapter else ""
     lines = [
         "```sh",
         f"python3 smoke_test.py            # {text('run_check', language)}",
         f"ollama create {name} -f Modelfile && ollama run {name}",
-        f"llama-server -m {model} -c {plan['context_tokens']}{offload}{kv}",
+        f"llama-server -m {model} -c {plan['context_tokens']}{offload}{kv}{lora}",
         "```",
     ]
+    if adapter:
+        size_text = size(adapter["size_bytes"])
+        lines += ["", text("adapter_apart", language, name=adapter["name"], size=size_text)]
     lines += ["", *(f"- Ollama: {escape(note)}" for note in ollama["notes"])]
     if ollama["refusal"]:
         lines += ["", text("jinja_only", language, reason=escape(ollama["refusal"]))]

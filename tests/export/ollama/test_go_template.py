@@ -24,8 +24,6 @@ def assert_rendered_the_same(
     client: Client, folder: Path, template: str, *, add_bos: bool = True
 ) -> None:
     """Create a model with the Modelfile of this template; compare every kind of conversation."""
-    if not (folder / "tiny.gguf").exists():
-        write_tiny_gguf(folder / "tiny.gguf", chat_template=template, add_bos=add_bos)
     settings = ModelfileSettings(template, "<s>", "</s>", engine_adds_bos=add_bos, num_ctx=8192)
     match = write_modelfiles(folder, "tiny.gguf", settings).match
     assert match is not None
@@ -45,22 +43,24 @@ def assert_rendered_the_same(
 
 @pytest.mark.parametrize(("name", "family", "template"), TEMPLATES, ids=NAMES)
 def test_ollama_renders_as_the_jinja_template(
-    ollama: Client, tmp_path: Path, name: str, family: str, template: str
+    ollama: Client, tmp_path: Path, tiny: Path, name: str, family: str, template: str
 ) -> None:
+    (tmp_path / "tiny.gguf").symlink_to(tiny)
     assert_rendered_the_same(ollama, tmp_path, template)
 
 
 def test_ollama_renders_bos_where_the_engine_adds_none(ollama: Client, tmp_path: Path) -> None:
     llama_2 = BY_NAME["llama-2"]
+    write_tiny_gguf(tmp_path / "tiny.gguf", add_bos=False)
     assert_rendered_the_same(ollama, tmp_path, llama_2, add_bos=False)
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama-2", "gemma, system in turn", "vicuna"])
 def test_cut_conversation_keeps_its_system_message(
-    ollama: Client, tmp_path: Path, name: str
+    ollama: Client, tmp_path: Path, tiny: Path, name: str
 ) -> None:
     """Where a conversation exceeds num_ctx, Ollama takes turns away after the system message."""
-    write_tiny_gguf(tmp_path / "tiny.gguf")
+    (tmp_path / "tiny.gguf").symlink_to(tiny)
     settings = ModelfileSettings(BY_NAME[name], "<s>", "</s>", num_ctx=8192)
     match = write_modelfiles(tmp_path, "tiny.gguf", settings).match
     assert match is not None
@@ -76,18 +76,19 @@ def test_cut_conversation_keeps_its_system_message(
 
 
 @pytest.mark.real_model
-def test_ollama_renders_every_shared_template(ollama: Client, tmp_path: Path) -> None:
+def test_ollama_renders_every_shared_template(ollama: Client, tmp_path: Path, tiny: Path) -> None:
     if not ASSETS.is_dir():
         pytest.skip(f"{ASSETS} is absent")
+    (tmp_path / "tiny.gguf").symlink_to(tiny)
     for path in sorted(ASSETS.glob("*.jinja")):
         assert_rendered_the_same(ollama, tmp_path, path.read_text(encoding="utf-8"))
 
 
 def test_ollama_strips_exactly_the_blanks_that_python_strips(
-    ollama: Client, tmp_path: Path
+    ollama: Client, tmp_path: Path, tiny: Path
 ) -> None:
     template = BY_NAME["llama-3"]
-    write_tiny_gguf(tmp_path / "tiny.gguf")
+    (tmp_path / "tiny.gguf").symlink_to(tiny)
     settings = ModelfileSettings(template, "<s>", "</s>", num_ctx=8192)
     match = write_modelfiles(tmp_path, "tiny.gguf", settings).match
     assert match is not None

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from family_templates import BY_NAME
-from ollama_models import write_tiny_gguf
 
 from common.errors import UserError
 from runtimes.ollama import Client
@@ -126,8 +125,10 @@ SYSTEMS = (
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_ollama_reads_the_texts_back_unchanged(ollama: Client, tmp_path: Path, system: str) -> None:
-    write_tiny_gguf(tmp_path / "m.gguf")
+def test_ollama_reads_the_texts_back_unchanged(
+    ollama: Client, tmp_path: Path, tiny: Path, system: str
+) -> None:
+    (tmp_path / "m.gguf").symlink_to(tiny)
     stops = ["</s>", '"', "line\nbreak", " x ", "a\\n"]
     settings = replace(SETTINGS, system=system, license_text=system, eos_tokens=stops)
     result = write_modelfiles(tmp_path, "m.gguf", settings)
@@ -146,9 +147,9 @@ def test_ollama_reads_the_texts_back_unchanged(ollama: Client, tmp_path: Path, s
 
 
 def test_default_system_message_is_shown_and_can_be_replaced(
-    ollama: Client, tmp_path: Path
+    ollama: Client, tmp_path: Path, tiny: Path
 ) -> None:
-    write_tiny_gguf(tmp_path / "m.gguf")
+    (tmp_path / "m.gguf").symlink_to(tiny)
     settings = replace(SETTINGS, chat_template=BY_NAME["chatml, default system"])
     write_modelfiles(tmp_path, "m.gguf", settings)
     ollama.create("default", tmp_path / MODELFILE)

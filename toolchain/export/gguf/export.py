@@ -33,6 +33,8 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         source,
         convert.Config(intermediate=recipe.export.intermediate, model_name=job.name),
     )
+    adapter = _adapter(job, say)
+    on_top = Input.of_file(adapter.only(".gguf")) if adapter else None
     proof = stage(
         parity,
         converted,
@@ -44,12 +46,15 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
             context_tokens=recipe.evaluate.context_tokens,
             kv_cache_type=plan.plan.kv_cache_type,
             trust_remote_code=job.trust_remote_code,
+            adapter=Input.of_artifact(job.adapter) if job.adapter else None,
+            adapter_file=on_top,
         ),
     )
     measured = quality.Config(
         reference=Input.of_artifact(proof),
         task=job.texts.task,
         task_examples=recipe.evaluate.task_examples,
+        adapter_file=on_top,
     )
     reference = stage(quality, converted, measured)
     matrix = functools.cache(lambda: _imatrix(job, source, say))
@@ -62,13 +67,24 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     used = (matrix(),) if choice.quantized.config.get("imatrix") else ()
     return Exported(
         model=choice.quantized,
-        makers=(converted, *used),
+        makers=(converted, *((adapter,) if adapter else ()), *used),
         parity=proof,
         quality=choice.quality,
         reference_quality=reference,
         tried=tuple(record.as_json() for record in choice.tried),
         within_budget=choice.within_budget,
+        adapter=adapter,
     )
+
+
+def _adapter(job: Job, say: Callable[[str], None]) -> Artifact | None:
+    """The adapter that stays separate, as a GGUF."""
+    from toolchain.export.gguf import convert_adapter
+
+    if job.adapter is None:
+        return None
+    config = convert_adapter.Config(checkpoint=Input.of_artifact(job.source))
+    return run_stage(convert_adapter, job.adapter, config, job.workspace, say)
 
 
 def _imatrix(job: Job, source: Artifact, say: Callable[[str], None]) -> Artifact:

@@ -30,6 +30,8 @@ def describe(
     folder: Path, model_file: str, config: Config, stop_texts: Sequence[str]
 ) -> dict[str, Any]:
     """Write the Modelfiles; what they say."""
+    from toolchain.export.bundle import adapter_file
+
     settings = modelfile_settings(
         config.checkpoint.path,
         folder / model_file,
@@ -38,7 +40,7 @@ def describe(
         config.recipe,
         stop_texts,
     )
-    written = write_modelfiles(folder, model_file, settings)
+    written = write_modelfiles(folder, model_file, settings, adapter_name=adapter_file(config))
     return {
         "files": list(written.files),
         "family": written.match.family if written.match else None,

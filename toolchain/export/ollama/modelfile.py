@@ -72,20 +72,28 @@ class ModelfileResult:
     notes: tuple[str, ...] = ()
 
 
-def write_modelfiles(folder: Path, gguf_name: str, settings: ModelfileSettings) -> ModelfileResult:
-    """Write the Modelfiles into `folder`, for the GGUF `gguf_name` beside them.
+def write_modelfiles(
+    folder: Path,
+    gguf_name: str,
+    settings: ModelfileSettings,
+    *,
+    adapter_name: str | None = None,
+) -> ModelfileResult:
+    """Write the Modelfiles into `folder`, for the GGUF `gguf_name` beside them, and a LoRA adapter
+    (GGUF) that is not merged.
 
     Raises `UserError` when a name or a text cannot be carried by a Modelfile.
     """
-    if not _FILE_NAME.match(gguf_name):
-        raise UserError(
-            f"'{gguf_name}' is no file name for a Modelfile",
-            "use letters, digits, '.', '_' and '-'",
-        )
+    for name in filter(None, (gguf_name, adapter_name)):
+        if not _FILE_NAME.match(name):
+            raise UserError(
+                f"'{name}' is no file name for a Modelfile",
+                "use letters, digits, '.', '_' and '-'",
+            )
     match, refusal = _matched(settings)
     stops = _stops(settings, match)
     parameters = _parameters(settings)
-    head = f"FROM ./{gguf_name}"
+    head = f"FROM ./{gguf_name}" + (f"\nADAPTER ./{adapter_name}" if adapter_name else "")
     tail = _tail(settings, stops, parameters, settings.system)
     jinja = "\n".join([NEEDS_JINJA, head, *tail, ""])
     texts = {} if settings.chat_template is None else {MODELFILE_JINJA: jinja}
