@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.job import Job, settle_texts
-from toolchain.pipeline import run_stage
+from toolchain.pipeline import Workspace, run_stage
 from toolchain.stage import Input
 
 if TYPE_CHECKING:
@@ -56,12 +56,17 @@ def run_chain(job: Job, say: Say) -> tuple[Job, tuple[Artifact, ...]]:
 
 
 def text_input(job: Job, source: TextSource) -> Input:
+    """The text as a file of the job."""
+    return text_file(source, job.workspace)
+
+
+def text_file(source: TextSource, workspace: Workspace) -> Input:
     """The text as a file that stages read, named by its digest."""
     from toolchain.data.text import write_text
 
-    path = job.workspace.stages / f"text-{source.digest[:16]}.txt"
+    path = workspace.stages / f"text-{source.digest[:16]}.txt"
     if not path.is_file():
-        job.workspace.stages.mkdir(parents=True, exist_ok=True)
+        workspace.stages.mkdir(parents=True, exist_ok=True)
         write_text(source, path)
     return Input(digest=source.digest, path=path)
 

@@ -27,9 +27,12 @@ Scalar = bool | int | float | str
 
 
 class Data(Strict):
-    """Training data: files as `edgeforge data prepare` takes them, or one folder that it made."""
+    """Training data: files as `edgeforge data prepare` takes them, or one folder that it made. With
+    `own`, a recipe without files trains on what comes with the model: its `edgeforge/train.jsonl`,
+    else the calibration text."""
 
     files: tuple[Path, ...] = ()
+    own: bool = False
     format: str | None = None
     map: dict[str, str] = Field(default_factory=dict)
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -204,7 +207,7 @@ def _with_data(recipe: Recipe, files: Sequence[Path]) -> Recipe:
         recipe = recipe.model_copy(
             update={"data": recipe.data.model_copy(update={"files": absolute})}
         )
-    if "finetune" in recipe.stages and not recipe.data.files:
+    if "finetune" in recipe.stages and not recipe.data.files and not recipe.data.own:
         raise UserError(
             f"recipe '{recipe.name}' trains, but names no data",
             "give data=FILE (.jsonl, .json, .csv, .parquet), or set data.files in the recipe",
