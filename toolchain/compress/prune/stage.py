@@ -87,6 +87,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             "ratio": chosen.ratio,
             "shape_before": choices.original.text(),
             "shape": chosen.shape.text(),
+            "sizes": _sizes(info, inspect(out_dir), settings.file_type),
             "kept_layers": list(maker.cut(chosen).layers),
             "width_step": chosen.step,
             "notes": list(choices.notes),
@@ -165,6 +166,22 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
             klds.append(divergence(maker.make(candidate, Path(folder), fitted_on), held))
     best = min(range(len(few)), key=klds.__getitem__)
     return few[best], [_record(c, maker.cost(c), kld) for c, kld in zip(few, klds, strict=True)]
+
+
+def _sizes(before: CheckpointInfo, after: CheckpointInfo, file_type: str) -> dict[str, Any]:
+    """File size and bytes that decoding reads per token in the type that comes, before and after;
+    nothing where the architecture has no GGUF or the type is none."""
+    from toolchain.plan import type_sizes
+
+    try:
+        old, new = (type_sizes(info, [file_type])[0] for info in (before, after))
+    except UserError:
+        return {}
+    return {
+        "quantization": old.quantization,
+        "file_bytes": [old.weights_bytes, new.weights_bytes],
+        "bytes_read_per_token": [old.bytes_read_per_token, new.bytes_read_per_token],
+    }
 
 
 def _record(candidate: Candidate, cost: float, kld: float | None) -> dict[str, Any]:
