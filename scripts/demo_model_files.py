@@ -14,6 +14,7 @@ RUNS_FILE = "training.json"
 TASK_COUNT = 500
 CALIBRATION_COUNT = 300
 EVALUATION_COUNT = 300
+TRAIN_COUNT = 1500
 
 
 def _write_lines(path: Path, records: Iterable[dict[str, object]]) -> None:
@@ -22,8 +23,10 @@ def _write_lines(path: Path, records: Iterable[dict[str, object]]) -> None:
 
 
 def companion_examples(seed: int) -> dict[str, list[Example]]:
-    """Task examples from the test part, calibration from train, evaluation from validation."""
+    """Task examples from the test part, calibration and training from train, evaluation from
+    validation."""
     return {
+        "train": list(generate("train", TRAIN_COUNT, seed + 2)),
         "task": list(generate("test", TASK_COUNT, seed + 1)),
         "calibration": list(generate("train", CALIBRATION_COUNT, seed + 1)),
         "evaluation": list(generate("validation", EVALUATION_COUNT, seed + 1)),
@@ -35,7 +38,7 @@ def write_data_folder(folder: Path, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts = companion_examples(seed)
     _write_lines(folder / "task.jsonl", (e.record() for e in parts["task"]))
-    for name in ("calibration", "evaluation"):
+    for name in ("train", "calibration", "evaluation"):
         _write_lines(folder / f"{name}.jsonl", (e.conversation() for e in parts[name]))
 
 
@@ -98,6 +101,7 @@ requests of several clauses, so the figures are a little optimistic.
 
 `edgeforge/task.jsonl` holds {task} test examples, `edgeforge/calibration.jsonl` {calibration} train
 examples and `edgeforge/evaluation.jsonl` {evaluation} validation examples; no sentence is shared.
+`edgeforge/train.jsonl` holds {train} more train examples: what a pruned model is trained on again.
 
 ## Licence
 
@@ -128,5 +132,6 @@ def write_card(folder: Path, runs: Sequence[dict[str, Any]]) -> None:
         task=TASK_COUNT,
         calibration=CALIBRATION_COUNT,
         evaluation=EVALUATION_COUNT,
+        train=TRAIN_COUNT,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -29,3 +29,11 @@ def canonical_quantization(name: str) -> str | None:
     upper = name.upper()
     full = _ALIASES.get(upper, upper)
     return full if full in QUANTIZATIONS else None
+
+
+def block_values(name: str) -> int:
+    """Values that share a scale: rows of a tensor must be whole blocks (ggml-common.h, QK_K and
+    QK4_0 …; ONNX's 8-bit blocks have 32)."""
+    upper = name.upper()
+    wide = "_K" in upper or upper.startswith(("IQ", "TQ"))
+    return 256 if wide and upper != "IQ4_NL" else 32

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.job import Job, settle_texts
-from toolchain.pipeline import run_stage
+from toolchain.pipeline import Workspace, run_stage
 from toolchain.stage import Input
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from toolchain.data.text import TextSource
 
 Say = Callable[[str], None]
+ONNX_INT8 = "int8"
 COMPANION_TASK, DATA_TASK = "checkpoint", "data"
 
 
@@ -55,12 +56,17 @@ def run_chain(job: Job, say: Say) -> tuple[Job, tuple[Artifact, ...]]:
 
 
 def text_input(job: Job, source: TextSource) -> Input:
+    """The text as a file of the job."""
+    return text_file(source, job.workspace)
+
+
+def text_file(source: TextSource, workspace: Workspace) -> Input:
     """The text as a file that stages read, named by its digest."""
     from toolchain.data.text import write_text
 
-    path = job.workspace.stages / f"text-{source.digest[:16]}.txt"
+    path = workspace.stages / f"text-{source.digest[:16]}.txt"
     if not path.is_file():
-        job.workspace.stages.mkdir(parents=True, exist_ok=True)
+        workspace.stages.mkdir(parents=True, exist_ok=True)
         write_text(source, path)
     return Input(digest=source.digest, path=path)
 
@@ -82,6 +88,25 @@ def _prepare(state: State, say: Say) -> State:
     data = run_stage(prepare, job.source, config, job.workspace, say)
     texts = settle_texts(job.source.path, job.recipe, job.backend, data.path)
     return state.after(data, job=dataclasses.replace(job, texts=texts), data=data)
+
+
+def _prune(state: State, say: Say) -> State:
+    from toolchain.compress.prune import stage as prune
+
+    job = state.job
+    settings = job.recipe.prune
+    if settings.quantization is None:  # widths snap to the blocks of the type that is tried first
+        first = job.target.quantization[0] if job.quantization == "auto" else job.quantization
+        settings = settings.model_copy(
+            update={"quantization": first if job.backend == "gguf" else ONNX_INT8}
+        )
+    config = prune.Config(
+        text=text_input(job, job.texts.calibration),
+        settings=settings,
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(prune, job.source, config, job.workspace, say)
+    return state.after(made, job=_on(job, made))
 
 
 def _finetune(state: State, say: Say) -> State:
@@ -152,6 +177,7 @@ def _evaluate(state: State, say: Say) -> State:
 
 
 _STEPS: dict[str, Callable[[State, Say], State]] = {
+    "prune": _prune,
     "finetune": _finetune,
     "merge": _merge,
     "evaluate": _evaluate,

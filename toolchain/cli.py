@@ -30,6 +30,7 @@ VERBS = {
     "sign": "toolchain.commands.sign",
     "bundle": "toolchain.commands.bundle",
     "data": "toolchain.commands.data",
+    "prune": "toolchain.commands.prune",
     "finetune": "toolchain.commands.finetune",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",

@@ -98,7 +98,6 @@ def settle(request: BuildRequest) -> Job:
     from toolchain.backend import choose_backend
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
-    from toolchain.data.prepare.stage import data_input
     from toolchain.recipe import built_name, load_recipe
 
     target, recipe = load_target(request.target), load_recipe(request.recipe, request.data)
@@ -114,6 +113,7 @@ def settle(request: BuildRequest) -> Job:
             f"only GGUF keeps an adapter separate from its base, not {backend}",
             "take `separate: true` out of the recipe's merge",
         )
+    texts = settle_texts(folder, recipe, backend)
     return Job(
         name=name,
         target=target,
@@ -124,10 +124,27 @@ def settle(request: BuildRequest) -> Job:
         source=source,
         info=info,
         workspace=workspace,
-        texts=settle_texts(folder, recipe, backend),
-        data=tuple(data_input(path) for path in recipe.data.files),
+        texts=texts,
+        data=_data(recipe, folder, texts, workspace),
         trust_remote_code=request.trust_remote_code,
     )
+
+
+def _data(
+    recipe: Recipe, folder: Path, texts: Texts, workspace: Workspace
+) -> tuple[Input, ...]:
+    """The recipe's training data, or the model's own where the recipe says so."""
+    from toolchain.data.prepare.stage import data_input
+    from toolchain.data.text import COMPANION_FOLDER, as_rows
+
+    files = recipe.data.files
+    if not files and recipe.data.own and "finetune" in recipe.stages:
+        own = folder / COMPANION_FOLDER / "train.jsonl"
+        if not own.is_file():
+            own = workspace.stages / f"rows-{texts.calibration.digest[:16]}.jsonl"
+            as_rows(texts.calibration, own)
+        files = (own,)
+    return tuple(data_input(path) for path in files)
 
 
 def plan_of(job: Job) -> ModelPlan:

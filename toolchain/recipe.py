@@ -13,22 +13,26 @@ from pydantic import Field, field_validator, model_validator
 
 from common.errors import UserError, near_names
 from common.strict import Strict, parse, read_yaml
+from toolchain.compress.prune.settings import Prune
 from toolchain.train.settings import Finetune
 
 DEFAULT_RECIPE = "export"
 _RECIPES = Path(__file__).parent / "recipes"
 
 # What changes or measures the checkpoint, in any sensible order; then what makes the bundle.
-ChainStage = Literal["finetune", "merge", "evaluate"]
+ChainStage = Literal["prune", "finetune", "merge", "evaluate"]
 BundleStage = Literal["export", "bundle", "smoke"]
 _BUNDLE_ORDER = ("export", "bundle", "smoke")
 Scalar = bool | int | float | str
 
 
 class Data(Strict):
-    """Training data: files as `edgeforge data prepare` takes them, or one folder that it made."""
+    """Training data: files as `edgeforge data prepare` takes them, or one folder that it made. With
+    `own`, a recipe without files trains on what comes with the model: its `edgeforge/train.jsonl`,
+    else the calibration text."""
 
     files: tuple[Path, ...] = ()
+    own: bool = False
     format: str | None = None
     map: dict[str, str] = Field(default_factory=dict)
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -96,6 +100,7 @@ class Recipe(Strict):
     description: str = ""
     stages: tuple[ChainStage | BundleStage, ...] = ("export", "bundle", "smoke")
     data: Data = Data()
+    prune: Prune = Prune()
     finetune: Finetune = Finetune()
     merge: Merge = Merge()
     export: Export = Export()
@@ -116,7 +121,7 @@ class Recipe(Strict):
         if not stages or stages != chain + _BUNDLE_ORDER[: len(last)]:
             raise ValueError(
                 "stages end in a beginning of export, bundle, smoke, in this order; "
-                "finetune, merge and evaluate come before"
+                "prune, finetune, merge and evaluate come before"
             )
         return stages
 
@@ -143,6 +148,8 @@ def _chain_faults(stages: Sequence[str], method: str, given_adapter: bool) -> li
             if adapter and not given_adapter:
                 faults.append("'finetune' follows an adapter not merged yet: put merge between")
             adapter = method == "lora"
+        elif name == "prune" and adapter and not given_adapter:
+            faults.append("'prune' takes a whole model: put merge after finetune")
         elif name == "export" and adapter and not given_adapter:
             faults.append("'export' takes a whole model: put merge after finetune")
     return faults
@@ -200,7 +207,7 @@ def _with_data(recipe: Recipe, files: Sequence[Path]) -> Recipe:
         recipe = recipe.model_copy(
             update={"data": recipe.data.model_copy(update={"files": absolute})}
         )
-    if "finetune" in recipe.stages and not recipe.data.files:
+    if "finetune" in recipe.stages and not recipe.data.files and not recipe.data.own:
         raise UserError(
             f"recipe '{recipe.name}' trains, but names no data",
             "give data=FILE (.jsonl, .json, .csv, .parquet), or set data.files in the recipe",

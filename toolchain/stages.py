@@ -10,6 +10,7 @@ from common.errors import UserError, near_names
 STAGES = {
     "import-pickle": "toolchain.checkpoint.pickle_import",
     "prepare": "toolchain.data.prepare.stage",
+    "prune": "toolchain.compress.prune.stage",
     "finetune": "toolchain.train.finetune",
     "merge": "toolchain.compress.merge",
     "evaluate": "toolchain.evaluate.measure",

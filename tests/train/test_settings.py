@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from toolchain.settings_options import add_settings, settings_of
 from toolchain.train import checkpoints
-from toolchain.train.options import add_settings, settings_of
 from toolchain.train.points import plan_points
 from toolchain.train.settings import Finetune
 
 
 def parsed(*words: str) -> Finetune:
     parser = argparse.ArgumentParser()
-    add_settings(parser)
-    return settings_of(parser.parse_args(words))
+    add_settings(parser, Finetune, "training")
+    return settings_of(parser.parse_args(words), Finetune)
 
 
 def test_defaults_are_those_of_the_settings() -> None:

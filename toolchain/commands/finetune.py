@@ -29,7 +29,8 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
-    from toolchain.train.options import add_settings
+    from toolchain.settings_options import add_settings
+    from toolchain.train.settings import Finetune
 
     add_options(parser, "model")
     parser.add_argument(
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the result lies in DIR/<model>-<data>/ (default: build)",
     )
-    add_settings(parser)
+    add_settings(parser, Finetune, "training")
     add_options(parser, "json", "dry_run", "allow_pickle", "trust_remote_code")
 
 
@@ -56,10 +57,11 @@ def run(args: argparse.Namespace) -> int:
     """Train, or say what would be trained. Raises `UserError` for all that a user can mend."""
     from toolchain.checkpoint.locate import locate, model_name
     from toolchain.pipeline import Workspace
+    from toolchain.settings_options import settings_of
     from toolchain.train.finetune import Config
-    from toolchain.train.options import settings_of
+    from toolchain.train.settings import Finetune
 
-    settings = settings_of(args)
+    settings = settings_of(args, Finetune)
     trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
     folder = locate(args.model, **trust)
     out = args.out.absolute()

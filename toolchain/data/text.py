@@ -108,6 +108,13 @@ def write_text(source: TextSource, path: Path) -> None:
     write_file(path, f"\n{SEPARATOR}\n".join(source.documents) + "\n")
 
 
+def as_rows(source: TextSource, path: Path) -> None:
+    """Write the documents as rows of text, as training takes them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = (json.dumps({"text": document}, ensure_ascii=False) for document in source.documents)
+    write_file(path, "".join(row + "\n" for row in rows))
+
+
 def _text(kind: str, checkpoint: Path, override: Path | None) -> TextSource:
     companion = checkpoint / COMPANION_FOLDER / f"{kind}.jsonl"
     if override is not None:

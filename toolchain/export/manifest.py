@@ -66,6 +66,7 @@ def make_manifest(
         **_adapter(config, digests),
         "base": {"digest": config.base.digest, "files": config.base_files},
         "data": _data(config, steps, makers),
+        "pruning": _pruning(steps),
         "training": _training(steps),
         "evaluations": _evaluations(steps),
         "samples": _samples(steps),
@@ -99,6 +100,17 @@ def _data(config: Config, steps: Sequence[Artifact], makers: Sequence[Artifact])
         "calibration": [item["digest"] for item in calibration],
         "task": config.task.digest if config.task else None,
     }
+
+
+def _pruning(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """What was cut, each time."""
+    names = ("parameters_before", "parameters_after", "ratio", "shape_before", "shape", "sizes",
+             "notes", "candidates")  # fmt: skip
+    return [
+        {"settings": step.config["settings"], **{n: step.measurements[n] for n in names}}
+        for step in steps
+        if step.stage == "prune"
+    ]
 
 
 def _bits(source: Artifact, model_file: str, config: Config) -> float:

@@ -30,6 +30,15 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "task_checkpoint": ("the checkpoint's own task", "检查点自带任务"),
     "answers": ("Answers before and after", "前后回答"),
     "answers_columns": ("prompt | reference | before | after", "提示 | 参考答案 | 之前 | 之后"),
+    "pruning": ("Pruning", "剪枝"),
+    "pruning_columns": ("| before | after | change", "| 之前 | 之后 | 变化"),
+    "pruning_shape": ("Shape: {before} → {after}.", "结构：{before} → {after}。"),
+    "pruning_speed": (
+        "Decoding reads every weight once per token, so where memory bandwidth is the limit it is "
+        "{factor} times as fast; the smoke test measures what it is here.",
+        "解码时每个 token 读取全部权重一次，因此在受内存带宽限制时，速度约为原来的 {factor} 倍；"
+        "实际速度由冒烟测试测得。",
+    ),
     "training": ("Training", "训练"),
     "figures_columns": ("figure | value", "指标 | 数值"),
     "loss_curve": ("loss curve", "损失曲线"),
@@ -141,6 +150,10 @@ _NAMES_ZH = {
     "accuracy": "准确率",
     "macro_f1": "宏平均 F1",
     "checkpoint": "原检查点",
+    "prune": "剪枝后",
+    "parameters": "参数量",
+    "file_bytes": "文件大小",
+    "bytes_read_per_token": "每 token 读取字节",
     "finetune": "微调后",
     "merge": "合并后",
     "trainable_parameters": "可训练参数",

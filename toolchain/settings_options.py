@@ -1,4 +1,8 @@
-"""The settings as options of the command line: one list, that of `Finetune`'s fields."""
+"""A recipe's section as options of a verb: one list, that of the section's fields.
+
+add_settings(parser, Finetune, "training")
+settings = settings_of(args, Finetune)
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,27 @@ import argparse
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
 from common.errors import UserError
-from common.strict import parse, read_yaml
-from toolchain.train.settings import Finetune
+from common.strict import Strict, parse, read_yaml
 
-_DEST = "finetune_"
+_DEST = "setting_"
+Section = TypeVar("Section", bound=Strict)
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser, section: type[Strict], title: str) -> None:
     """Add `--settings FILE` and an option for each field."""
     parser.add_argument(
         "--settings",
         type=Path,
         metavar="FILE",
-        help="YAML with the keys below (a recipe's section finetune); options go over it",
+        help=f"YAML with the keys below (a recipe's section {_name(section)}); options go over it",
     )
-    group = parser.add_argument_group("training")
-    for name, field in Finetune.model_fields.items():
+    group = parser.add_argument_group(title)
+    for name, field in section.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         help_text = f"{field.description}{_default(field)}"
         if field.annotation is bool:
@@ -40,27 +44,33 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
             )
 
 
-def settings_of(args: argparse.Namespace) -> Finetune:
+def settings_of(args: argparse.Namespace, section: type[Section]) -> Section:
     """File and options together. Raises `UserError` that names every fault."""
     given: dict[str, Any] = {}
     if args.settings is not None:
         content = read_yaml(args.settings)
-        given = _of_file(args.settings, {} if content is None else content)
-    for name, field in Finetune.model_fields.items():
+        given = _of_file(section, args.settings, {} if content is None else content)
+    for name, field in section.model_fields.items():
         value = getattr(args, _DEST + name)
         if value is not None:
             given[name] = _of_option(name, field, value)
-    return parse(Finetune, given, "settings of finetune")
+    return parse(section, given, f"settings of {_name(section)}")
 
 
-def _of_file(path: Path, content: Any) -> dict[str, Any]:
+def _name(section: type[Strict]) -> str:
+    return section.__name__.lower()
+
+
+def _of_file(section: type[Strict], path: Path, content: Any) -> dict[str, Any]:
     """Checked by itself, so that faults name the file; paths in it are relative to it."""
-    parse(Finetune, content, str(path))
-    accelerate = content.get("accelerate_config")
-    if accelerate:
-        place = path.parent.absolute() / Path(accelerate).expanduser()
-        return {**content, "accelerate_config": str(place)}
-    return dict(content)
+    parse(section, content, str(path))
+    files = [
+        name
+        for name, field in section.model_fields.items()
+        if Path in _members(field.annotation) and content.get(name)
+    ]
+    place = path.parent.absolute()
+    return {**content, **{name: str(place / Path(content[name]).expanduser()) for name in files}}
 
 
 def _of_option(name: str, field: FieldInfo, value: Any) -> Any:
@@ -70,7 +80,7 @@ def _of_option(name: str, field: FieldInfo, value: Any) -> Any:
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag} takes NAME=VALUE", f"for example: {flag} q_proj=16")
         return {key: text for key, _, text in pairs}
-    if _takes_list(field) and ("," in value or name != "target_modules"):
+    if _takes_list(field) and ("," in value or str not in _members(field.annotation)):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 

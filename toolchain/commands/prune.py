@@ -1,0 +1,163 @@
+"""`edgeforge prune`: a smaller checkpoint of the same architecture, or a sweep over ratios."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.options import add_options
+
+if TYPE_CHECKING:
+    from toolchain.artifact import Artifact
+    from toolchain.compress.prune.stage import Config
+    from toolchain.pipeline import Workspace
+
+HELP = "cut heads, FFN channels, layers or width out of a model"
+EXAMPLES = (
+    "edgeforge prune --model PATH_OR_HUB_ID --ratio 0.2",
+    "edgeforge prune --model PATH --parameters 900000000 --axes ffn,layers",
+    "edgeforge prune --model PATH --sweep 0.1,0.2,0.3,0.4,0.5",
+    "edgeforge prune --model PATH --ratio 0.3 --dry-run",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    from toolchain.compress.prune.settings import Prune
+    from toolchain.settings_options import add_settings
+
+    add_options(parser, "model")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build"),
+        metavar="DIR",
+        help="the result lies in DIR/<model>-pruned/ (default: build)",
+    )
+    parser.add_argument(
+        "--text", type=Path, metavar="FILE", help="calibration text (default: the model's own)"
+    )
+    parser.add_argument(
+        "--sweep",
+        type=_ratios,
+        metavar="RATIOS",
+        help="measure these ratios (0.1,0.2,0.3), mark the cliff, write the recipe for the best",
+    )
+    add_settings(parser, Prune, "pruning")
+    add_options(parser, "json", "dry_run", "allow_pickle", "trust_remote_code")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prune, sweep, or say what would be cut. Raises `UserError` for all that a user can mend."""
+    from toolchain.checkpoint.intake import checkpoint_for_build
+    from toolchain.checkpoint.locate import locate, model_name
+    from toolchain.compress.prune.settings import Prune
+    from toolchain.compress.prune.stage import Config
+    from toolchain.pipeline import Workspace
+    from toolchain.settings_options import settings_of
+
+    settings = settings_of(args, Prune)
+    trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
+    folder = locate(args.model, **trust)
+    out = args.out.absolute()
+    with ExitStack() as stack:
+        root = out / f"{model_name(args.model)}-pruned"
+        if args.dry_run:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeforge-")))
+        workspace = Workspace(root)
+        source, _ = checkpoint_for_build(folder, workspace, **trust)
+        text = _text(args, folder, workspace)
+        config = Config(text=text, settings=settings, trust_remote_code=args.trust_remote_code)
+        if args.dry_run:
+            return _print_plan(args, source, settings)
+        if args.sweep:
+            return _sweep(args, source, config, workspace)
+        made = _prune(source, config, workspace)
+    _print_result(args, made)
+    return 0
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    from toolchain.compress.prune.settings import MOST
+
+    try:
+        found = tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] <= 0 or found[-1] > MOST:
+        raise argparse.ArgumentTypeError(
+            f"'{text}': give ratios above 0 and up to {MOST}, as 0.1,0.2"
+        )
+    return found
+
+
+def _text(args: argparse.Namespace, folder: Path, workspace: Workspace) -> Any:
+    from toolchain.chain import text_file
+    from toolchain.data.text import calibration_text
+
+    return text_file(calibration_text(folder, args.text), workspace)
+
+
+def _prune(source: Artifact, config: Config, workspace: Workspace) -> Artifact:
+    from toolchain.compress.prune import stage
+    from toolchain.pipeline import run_stage, say_on_stderr
+
+    return run_stage(stage, source, config, workspace, say_on_stderr)
+
+
+def _sweep(args: argparse.Namespace, source: Artifact, config: Config, workspace: Workspace) -> int:
+    from toolchain.compress.prune.sweep import sweep
+    from toolchain.pipeline import say_on_stderr
+
+    found = sweep(source, config, args.sweep, workspace, say_on_stderr)
+    if args.json:
+        print(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print(found.table())
+        print(f"curve: {found.curve}\nrecipe: {found.recipe}")
+        print(f"next: edgeforge build --target NAME --model {args.model} --recipe {found.recipe}")
+    return 0
+
+
+def _print_plan(args: argparse.Namespace, source: Artifact, settings: Any) -> int:
+    from toolchain.checkpoint.inspect import inspect
+    from toolchain.compress.prune.candidates import find_candidates
+    from toolchain.compress.prune.layout import find_layout
+
+    info = inspect(source.path)
+    found = find_candidates(info, find_layout(info), settings)
+    if args.json:
+        rows = [{"shape": c.shape.text(), "parameters": c.parameters, "ratio": c.ratio,
+                 "width_step": c.step} for c in found.found]  # fmt: skip
+        print(json.dumps({"original": found.original.text(), "parameters": found.parameters,
+                          "wanted_ratio": found.ratio, "shapes": rows,
+                          "notes": list(found.notes)}, indent=2))  # fmt: skip
+        return 0
+    print(f"{found.original.text()}: {found.parameters / 1e6:.2f} M parameters")
+    print(f"{len(found.found)} legal shapes remove {100 * found.ratio:.1f} % within 1 %:")
+    for candidate in sorted(found.found, key=lambda one: abs(one.ratio - found.ratio))[:10]:
+        print(f"  {100 * candidate.ratio:5.2f} %  {candidate.shape.text()}")
+    for note in found.notes:
+        print(f"note: {note}")
+    print("dry run: nothing was written; scores and measurements choose among these shapes")
+    return 0
+
+
+def _print_result(args: argparse.Namespace, made: Artifact) -> None:
+    facts = made.measurements
+    if args.json:
+        head = {"result": str(made.path), "digest": made.digest}
+        print(json.dumps({**head, **facts}, indent=2, ensure_ascii=False))
+        return
+    print(f"pruned: {made.path}")
+    print(f"  {facts['parameters_before'] / 1e6:.2f} → {facts['parameters_after'] / 1e6:.2f} M "
+          f"parameters ({100 * facts['ratio']:.1f} % removed)")  # fmt: skip
+    print(f"  {facts['shape_before']}\n  → {facts['shape']}")
+    for note in facts["notes"]:
+        print(f"note: {note}")
+    print("next: measure it (edgeforge evaluate RESULT --against MODEL), or build it: "
+          "recipe prune-lora trains the loss back")  # fmt: skip

@@ -1,0 +1,1 @@
+"""Pruning: heads, FFN channels, hidden width, layers and vocabulary are cut out of a checkpoint."""

@@ -1,0 +1,70 @@
+"""The tokens that scores and recovery see, in batches of one length."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from toolchain.data.text import read_documents
+from toolchain.hf import load_tokenizer, token_ids
+
+LEAST_TOKENS = 256
+_ROW_TOKENS = 512
+_BATCH_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`ids` [rows, tokens], padded on the right; `valid` [rows, tokens] is False there."""
+
+    ids: Any
+    valid: Any
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that count."""
+        return int(self.valid.sum())
+
+
+def read_batches(
+    text: Path, checkpoint: Path, most_tokens: int, seed: int, *, trust_remote_code: bool = False
+) -> list[Batch]:
+    """Documents of the text as batches, at most `most_tokens` tokens, chosen by `seed`.
+
+    Raises `UserError` when the text is too short to tell anything.
+    """
+    tokenizer = load_tokenizer(checkpoint, trust_remote_code=trust_remote_code)
+    documents = read_documents(text, checkpoint)
+    random.Random(seed).shuffle(documents)
+    rows: list[list[int]] = []
+    room = most_tokens
+    for document in documents:
+        ids = token_ids(tokenizer, document, add_special=True)
+        for start in range(0, len(ids), _ROW_TOKENS):
+            row = ids[start : min(len(ids), start + _ROW_TOKENS)][:room]
+            if len(row) > 1:
+                rows.append(row)
+                room -= len(row)
+        if room < 2:
+            break
+    if most_tokens - room < LEAST_TOKENS:
+        raise UserError(
+            f"the calibration text {text.name} has {most_tokens - room} tokens, too few to tell "
+            "what matters",
+            f"give a text of at least {LEAST_TOKENS} tokens, better 16,000",
+        )
+    rows.sort(key=len)  # rows of one length have little padding
+    return [_batch(rows[i : i + _BATCH_ROWS]) for i in range(0, len(rows), _BATCH_ROWS)]
+
+
+def _batch(rows: Sequence[Sequence[int]]) -> Batch:
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return Batch(ids, torch.arange(width)[None] < lengths[:, None])

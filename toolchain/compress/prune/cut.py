@@ -1,0 +1,123 @@
+"""What stays: the entries of every axis that are kept, and tensors with only those."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from common.errors import UserError
+from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.compress.prune.layout import Layout, Place, parts
+from toolchain.compress.prune.scores import Scores
+from toolchain.compress.prune.shape import Shape
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The entries kept, in order. `layers` are numbers of the original's layers; `groups` and `ffn`
+    have one entry for each layer of the original."""
+
+    original: Shape
+    shape: Shape
+    layers: tuple[int, ...]
+    groups: tuple[torch.Tensor, ...]
+    ffn: tuple[torch.Tensor, ...]
+    hidden: torch.Tensor
+
+    def kept(self, axis: str, layer: int | None) -> torch.Tensor:
+        """Indices along a tensor's axis."""
+        if axis == "hidden":
+            return self.hidden
+        if axis == "vocab":
+            return torch.arange(self.original.vocab)
+        assert layer is not None
+        if axis == "ffn":
+            return self.ffn[layer]
+        per_group = self.original.head_dim
+        if axis == "heads":
+            per_group *= self.original.heads_per_group
+        own = torch.arange(per_group)
+        return (self.groups[layer][:, None] * per_group + own).flatten()
+
+    def apply(self, tensor: torch.Tensor, place: Place) -> torch.Tensor:
+        """The tensor with the kept entries only."""
+        for dim, axis in enumerate(place.axes or ()):
+            if axis == "own":
+                continue
+            offset, indices = 0, []
+            for part in parts(axis):
+                indices.append(self.kept(part, place.layer) + offset)
+                offset += self.original.width(part)
+            index = torch.cat(indices)
+            if len(index) < tensor.shape[dim]:
+                tensor = tensor.index_select(dim, index)
+        return tensor.contiguous()
+
+
+def choose_cut(original: Shape, shape: Shape, scores: Scores) -> Cut:
+    """The highest-scored layers, groups, channels and hidden entries of a shape."""
+    return Cut(
+        original,
+        shape,
+        tuple(_best(scores.layers, shape.layers).tolist()),
+        tuple(_best(one, shape.groups) for one in scores.groups),
+        tuple(_best(one, shape.ffn) for one in scores.ffn),
+        _best(scores.hidden, shape.hidden),
+    )
+
+
+def expected_cost(cut: Cut, scores: Scores) -> float:
+    """What the scores say the cut will cost: only good to put cuts in order."""
+    kept = set(cut.layers)
+    cost = float(sum(scores.layers[i] for i in range(cut.original.layers) if i not in kept))
+    for layer in kept:
+        for axis in ("groups", "ffn"):
+            own = getattr(scores, axis)[layer]
+            cost += float(own.sum() - own[getattr(cut, axis)[layer]].sum())
+    hidden = scores.hidden
+    return cost + float(hidden.sum() - hidden[cut.hidden].sum()) * cut.original.layers
+
+
+def cut_config(info: CheckpointInfo, layout: Layout, cut: Cut) -> dict[str, Any]:
+    """config.json of the cut network."""
+    keys, shape = layout.config, cut.shape
+    sizes: dict[str, Any] = {
+        keys.layers: shape.layers,
+        keys.heads: shape.groups * shape.heads_per_group,
+        keys.groups: shape.groups,
+        keys.ffn: shape.ffn,
+        keys.hidden: shape.hidden,
+    }
+    if keys.heads == keys.groups:
+        sizes[keys.heads] = shape.groups
+    if keys.head_dim and shape.head_dim * shape.groups * shape.heads_per_group != shape.hidden:
+        sizes[keys.head_dim] = shape.head_dim
+    config = dict(info.config)
+    inner = config.get("text_config")
+    target: dict[str, Any] = dict(inner) if isinstance(inner, Mapping) else config
+    for name in keys.per_layer:
+        if isinstance(target.get(name), list):
+            sizes[name] = [target[name][number] for number in cut.layers]
+    target.update(sizes)
+    if target is not config:
+        config["text_config"] = target
+    return config
+
+
+def require_known(places: Mapping[str, Place], cut: Cut) -> None:
+    """Raise `UserError` when a tensor that the layout does not know would have to change."""
+    if cut.shape.hidden == cut.original.hidden:
+        return
+    unknown = [name for name, place in places.items() if place.axes is None]
+    if unknown:
+        raise UserError(
+            f"the hidden width cannot be cut: the axes of {unknown[0]} are not known",
+            "leave hidden out of axes, or add the tensor to the architecture's layout",
+        )
+
+
+def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
+    return scores.topk(count).indices.sort().values

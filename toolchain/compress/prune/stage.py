@@ -1,0 +1,202 @@
+"""Stage `prune`: a checkpoint becomes a smaller stock checkpoint of the same architecture.
+
+hf → hf. Scores come from one pass over calibration text, layer by layer; the shapes that would do
+are made and measured against the original, and the nearest is kept. Outputs behind the cuts are
+solved anew (`recover.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from common.errors import UserError
+from toolchain import artifact as artifacts
+from toolchain.artifact import Artifact
+from toolchain.checkpoint.inspect import inspect
+from toolchain.checkpoint.intake import FORMAT, measurements
+from toolchain.compress.prune.settings import Prune
+from toolchain.stage import Input, StageConfig
+
+if TYPE_CHECKING:
+    from toolchain.checkpoint.info import CheckpointInfo
+    from toolchain.compress.prune.calibration import Batch
+    from toolchain.compress.prune.candidates import Candidate, Choices
+    from toolchain.compress.prune.cut import Cut
+    from toolchain.compress.prune.layout import Layout
+    from toolchain.compress.prune.scores import Scores
+
+NAME = "prune"
+VERSION = 1
+TOOLS = ("accelerate", "torch", "transformers")
+# Beyond it a candidate is chosen by its scores: making each would cost more than it tells.
+_MOST_MEASURED_BYTES = 4_000_000_000
+_MEASURED_TOKENS = 4096
+
+
+class Config(StageConfig):
+    """`text` is the calibration text."""
+
+    text: Input
+    settings: Prune = Prune()
+    trust_remote_code: bool = False
+
+
+def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
+    """Prune. Raises `UserError` when the aim cannot be met or the architecture is not known."""
+    from toolchain.compress.prune.calibration import read_batches
+    from toolchain.compress.prune.candidates import find_candidates
+    from toolchain.compress.prune.layout import find_layout
+    from toolchain.compress.prune.scores import score
+
+    if source.format != FORMAT:
+        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    start, settings = time.perf_counter(), config.settings
+    info = inspect(source.path)
+    layout = find_layout(info)
+    choices = find_candidates(info, layout, settings)
+    batches = read_batches(
+        config.text.path,
+        source.path,
+        settings.calibration_tokens,
+        settings.seed,
+        trust_remote_code=config.trust_remote_code,
+    )
+    before = time.perf_counter()
+    scores = score(info, layout, batches, settings)
+    score_sec = time.perf_counter() - before
+    maker = _Maker(source, info, layout, settings, batches, scores)
+    chosen, tried = _choose(maker, choices)
+    maker.make(chosen, out_dir)
+    return artifacts.describe(
+        out_dir,
+        format=FORMAT,
+        stage=NAME,
+        config=config.model_dump(mode="json"),
+        parents=[source.digest, config.text.digest],
+        versions={tool: version(tool) for tool in TOOLS},
+        measurements={
+            **measurements(inspect(out_dir)),
+            "parameters_before": choices.parameters,
+            "parameters_after": chosen.parameters,
+            "wanted_ratio": choices.ratio,
+            "ratio": chosen.ratio,
+            "shape_before": choices.original.text(),
+            "shape": chosen.shape.text(),
+            "sizes": _sizes(info, inspect(out_dir), settings.file_type),
+            "kept_layers": list(maker.cut(chosen).layers),
+            "width_step": chosen.step,
+            "notes": list(choices.notes),
+            "candidates": tried,
+            "calibration_tokens": sum(batch.tokens for batch in batches),
+            "score_sec": round(score_sec, 3),
+            "wall_sec": round(time.perf_counter() - start, 3),
+        },
+    )
+
+
+class _Maker:
+    """Makes checkpoints of candidates; all it needs is at hand."""
+
+    def __init__(
+        self,
+        source: Artifact,
+        info: CheckpointInfo,
+        layout: Layout,
+        settings: Prune,
+        batches: Sequence[Batch],
+        scores: Scores,
+    ) -> None:
+        self.source, self.info, self.layout = source, info, layout
+        self.settings, self.batches, self.scores = settings, batches, scores
+
+    def cut(self, candidate: Candidate) -> Cut:
+        """What of the original stays."""
+        from toolchain.compress.prune.cut import choose_cut
+        from toolchain.compress.prune.shape import read_shape
+
+        return choose_cut(read_shape(self.info, self.layout), candidate.shape, self.scores)
+
+    def cost(self, candidate: Candidate) -> float:
+        """What the scores expect."""
+        from toolchain.compress.prune.cut import expected_cost
+
+        return expected_cost(self.cut(candidate), self.scores)
+
+    def make(
+        self, candidate: Candidate, out_dir: Path, batches: Sequence[Batch] | None = None
+    ) -> Path:
+        """Write the candidate's checkpoint; recovery sees `batches`, all of them by default."""
+        from toolchain.compress.prune.cut import cut_config, require_known
+        from toolchain.compress.prune.recover import recover
+        from toolchain.compress.prune.shape import places
+        from toolchain.compress.prune.tensors import CutTensors
+        from toolchain.compress.prune.write import write_checkpoint
+
+        cut = self.cut(candidate)
+        require_known(places(self.info, self.layout), cut)
+        config = cut_config(self.info, self.layout, cut)
+        tensors = CutTensors(self.info, self.layout, cut)
+        changed: Iterator[tuple[int, dict[str, Any]]] = iter(())
+        if self.settings.recover:
+            seen = self.batches if batches is None else batches
+            changed = recover(self.info, self.layout, cut, tensors, config, seen)
+        out_dir.mkdir(exist_ok=True)
+        write_checkpoint(self.source, config, tensors, changed, out_dir)
+        return out_dir
+
+
+def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, Any]]]:
+    """The candidate nearest to the original, and what is known of those looked at."""
+    from toolchain.compress.prune.measure import divergence, reference
+
+    by_score = sorted(choices.found, key=maker.cost)
+    few = by_score[: maker.settings.candidates]
+    if len(few) == 1 or maker.info.weight_bytes > _MOST_MEASURED_BYTES:
+        return few[0], [_record(few[0], maker.cost(few[0]), None)]
+    fitted_on, measured_on = _halves(maker.batches)
+    held = reference(maker.source.path, measured_on)
+    klds = []
+    for candidate in few:
+        with TemporaryDirectory(prefix="edgeforge-prune-") as folder:
+            klds.append(divergence(maker.make(candidate, Path(folder), fitted_on), held))
+    best = min(range(len(few)), key=klds.__getitem__)
+    return few[best], [_record(c, maker.cost(c), kld) for c, kld in zip(few, klds, strict=True)]
+
+
+def _sizes(before: CheckpointInfo, after: CheckpointInfo, file_type: str) -> dict[str, Any]:
+    """File size and bytes that decoding reads per token in the type that comes, before and after;
+    nothing where the architecture has no GGUF or the type is none."""
+    from toolchain.plan import type_sizes
+
+    try:
+        old, new = (type_sizes(info, [file_type])[0] for info in (before, after))
+    except UserError:
+        return {}
+    return {
+        "quantization": old.quantization,
+        "file_bytes": [old.weights_bytes, new.weights_bytes],
+        "bytes_read_per_token": [old.bytes_read_per_token, new.bytes_read_per_token],
+    }
+
+
+def _record(candidate: Candidate, cost: float, kld: float | None) -> dict[str, Any]:
+    return {
+        "shape": candidate.shape.text(),
+        "ratio": round(candidate.ratio, 4),
+        "expected_cost": round(cost, 6),
+        "kld": None if kld is None else round(kld, 6),
+    }
+
+
+def _halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Two sets of about `_MEASURED_TOKENS` tokens, spread over all lengths, that share none: what
+    a fit has seen would flatter it."""
+    tokens = sum(batch.tokens for batch in batches)
+    every = max(2, tokens // _MEASURED_TOKENS)
+    first = list(batches[::every])
+    return first, list(batches[1::every]) or first

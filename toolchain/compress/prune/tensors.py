@@ -1,0 +1,41 @@
+"""The cut network's tensors: their names, and their values made from the original's when asked."""
+
+from __future__ import annotations
+
+import torch
+
+from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.compress.prune.cut import Cut
+from toolchain.compress.prune.layout import Layout, prefix_of
+from toolchain.compress.prune.paged import reader
+from toolchain.compress.prune.shape import places
+
+
+class CutTensors:
+    """`names` are those of the cut network, layers numbered anew, in the order of the original."""
+
+    def __init__(self, info: CheckpointInfo, layout: Layout, cut: Cut) -> None:
+        self._cut, self._places = cut, places(info, layout)
+        self._read = reader(info)
+        head = f"{prefix_of(layout, info)}{layout.layer}"
+        new = {number: index for index, number in enumerate(cut.layers)}
+        self._source: dict[str, str] = {}
+        self.layer_of: dict[str, int | None] = {}
+        for name, place in self._places.items():
+            if place.layer is None:
+                self._source[name], self.layer_of[name] = name, None
+            elif place.layer in new:
+                layer = new[place.layer]
+                own = f"{head}.{layer}.{place.rest}"
+                self._source[own], self.layer_of[own] = name, layer
+        self.names = list(self._source)
+        self._dtypes = {tensor.name: tensor.dtype for tensor in info.tensors}
+
+    def read(self, name: str) -> torch.Tensor:
+        """A tensor's kept entries, as float32."""
+        source = self._source[name]
+        return self._cut.apply(self._read(source), self._places[source])
+
+    def dtype(self, name: str) -> str:
+        """The dtype that safetensors names for it: the original's."""
+        return self._dtypes[self._source[name]]
