@@ -110,6 +110,8 @@ def _legal(
         for groups in _groups(original, step, "groups" in settings.axes):
             for hidden in _sizes(original.hidden, step, "hidden" in settings.axes):
                 shape = with_sizes(original, layers=layers, groups=groups, hidden=hidden)
+                if layout.heads_fill_hidden and shape.width("heads") != hidden:
+                    continue
                 for ffn in _nearest_ffn(shape, total * (1 - ratio), step, count, settings):
                     yield with_sizes(shape, ffn=ffn)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +58,15 @@ class Cut:
         return tensor.contiguous()
 
 
-def choose_cut(original: Shape, shape: Shape, scores: Scores) -> Cut:
-    """The highest-scored layers, groups, channels and hidden entries of a shape."""
+def choose_cut(
+    original: Shape, shape: Shape, scores: Scores, kinds: Sequence[object] | None = None
+) -> Cut:
+    """The highest-scored layers, groups, channels and hidden entries of a shape. `kinds` says what
+    sort each layer is: see `_best_layers`."""
     return Cut(
         original,
         shape,
-        tuple(_best(scores.layers, shape.layers).tolist()),
+        _best_layers(scores.layers, kinds or [None] * original.layers, shape.layers),
         tuple(_best(one, shape.groups) for one in scores.groups),
         tuple(_best(one, shape.ffn) for one in scores.ffn),
         _best(scores.hidden, shape.hidden),
@@ -117,6 +121,33 @@ def require_known(places: Mapping[str, Place], cut: Cut) -> None:
             f"the hidden width cannot be cut: the axes of {unknown[0]} are not known",
             "leave hidden out of axes, or add the tensor to the architecture's layout",
         )
+
+
+def layer_kinds(info: CheckpointInfo, layout: Layout) -> list[object]:
+    """What sort each layer is, where the architecture has several: sliding and full attention, with
+    and without rotary positions."""
+    import transformers
+
+    plain = {key: value for key, value in info.config.items() if key != "transformers_version"}
+    try:
+        config = transformers.AutoConfig.for_model(**plain).get_text_config()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"transformers does not take the config: {error}", "check config.json") from None
+    lists = [getattr(config, name, None) for name in layout.config.per_layer]
+    return list(zip(*(one for one in lists if isinstance(one, list)), strict=True))
+
+
+def _best_layers(scores: torch.Tensor, kinds: Sequence[object], count: int) -> tuple[int, ...]:
+    """The layers with the highest sum of scores whose sorts follow each other as the original's
+    first do: llama.cpp knows the order of sorts by the architecture and does not read it."""
+    none = (-math.inf, ())
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ()), *[none] * count]
+    for layer, score in enumerate(scores.tolist()):
+        for place in range(min(count, layer + 1), 0, -1):
+            before, chosen = best[place - 1]
+            if kinds[layer] == kinds[place - 1] and before + score > best[place][0]:
+                best[place] = (before + score, (*chosen, layer))
+    return best[count][1]
 
 
 def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
