@@ -40,7 +40,8 @@ def smaller(folder: Path, axes: tuple[str, ...]) -> dict[str, int]:
     """About two thirds of each axis."""
     info = inspect(folder)
     shape = read_shape(info, find_layout(info))
-    return {axis: max(1, getattr(shape, axis) * 2 // 3) for axis in axes}
+    return {axis: 48 if axis == "hidden" else max(1, getattr(shape, axis) * 2 // 3)
+            for axis in axes}  # fmt: skip
 
 
 def make(folder: Path, out_dir: Path, sizes: dict[str, int], **settings: Any) -> Made:
@@ -48,7 +49,7 @@ def make(folder: Path, out_dir: Path, sizes: dict[str, int], **settings: Any) ->
     info = inspect(folder)
     layout = find_layout(info)
     text = calibration(out_dir.parent / "calibration.txt")
-    batches = read_batches(text, folder, 2048, 0)
+    batches = read_batches(text, folder, 768, 0)
     wanted = Prune(**settings)
     maker = _Maker(as_source(folder), info, layout, wanted, batches,
                    score(info, layout, batches, wanted))  # fmt: skip
@@ -85,7 +86,7 @@ def _leave_out(network: Any, layers: Any, cut: Cut) -> None:
     kept = torch.nn.ModuleList(layers[number] for number in cut.layers)
     holder = body.encoder if hasattr(body, "encoder") else body
     setattr(holder, "layer" if hasattr(holder, "layer") else "layers", kept)
-    config.num_hidden_layers = len(kept)
+    config.num_hidden_layers, config.use_cache = len(kept), False
     if isinstance(getattr(config, "layer_types", None), list):
         config.layer_types = [config.layer_types[number] for number in cut.layers]
 
@@ -96,6 +97,9 @@ def _narrow(network: Any, layers: Any, made: Made) -> None:
     ratio = (len(cut.hidden) / cut.original.hidden) ** 0.5
 
     def rescale(norm: Any) -> None:
+        for name in ("eps", "variance_epsilon"):
+            if hasattr(norm, name):
+                setattr(norm, name, getattr(norm, name) * ratio**2)
         norm.weight.data = (norm.weight + layout.norm_offset) * ratio - layout.norm_offset
 
     body = network.base_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,21 @@ import torch
 from compress.prune.cuts import logits, make, masked_logits, smaller
 from tiny_families import DECODERS, ENCODERS, tiny_decoder, tiny_encoder
 
-from toolchain.compress.prune.answers import open_network
-from toolchain.compress.prune.measure import divergence, reference
+from toolchain.compress.prune.calibration import Batch
 
 AXES = (("layers",), ("groups",), ("ffn",), ("hidden",), ("layers", "groups", "ffn", "hidden"))
 CASES = [(family, axes) for family in DECODERS for axes in AXES] + [
     (family, axes) for family in ENCODERS for axes in (("layers",), ("ffn",), ("layers", "ffn"))
 ]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny networks: threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +67,21 @@ def test_a_cut_is_the_original_without_the_removed_parts(
 
 @pytest.mark.parametrize("family", [*DECODERS, *ENCODERS])
 def test_recovery_comes_nearer(folders: dict[str, Path], tmp_path: Path, family: str) -> None:
-    axes = ("layers", "groups", "ffn") if family in DECODERS else ("layers", "ffn")
+    axes = ("layers", "groups", "ffn") if family in DECODERS else ("ffn",)
     source = folders[family]
-    far = []
+    far, sizes = [], smaller(source, axes)
     for recover in (False, True):
-        sizes = smaller(source, axes)
         made = make(source, tmp_path / f"cut-{recover}", sizes, recover=recover)
-        _load(made.path)
-        far.append(divergence(made.path, reference(source, made.maker.batches)))
-    assert far[1] < far[0]
+        batch = made.maker.batches[0]
+        wanted, found = (_last_hidden(path, batch) for path in (source, made.path))
+        far.append(float((wanted - found).norm() / wanted.norm()))
+    assert far[1] < 0.95 * far[0]
+
+
+def _last_hidden(path: Path, batch: Batch) -> torch.Tensor:
+    with torch.no_grad():
+        made = _load(path)(
+            input_ids=batch.ids, attention_mask=batch.valid.long(), output_hidden_states=True
+        )
+    hidden: torch.Tensor = made.hidden_states[-1][batch.valid]
+    return hidden

@@ -29,7 +29,9 @@ def is_encoder(checkpoint: Path) -> bool:
     """Whether it reads whole texts rather than going on with them."""
     info = inspect(checkpoint)
     name = info.architecture or ""
-    return info.model_type in encoder_model_types() and not name.endswith(("CausalLM", "LMHeadModel"))
+    return info.model_type in encoder_model_types() and not name.endswith(
+        ("CausalLM", "LMHeadModel")
+    )
 
 
 def answer_kind(checkpoint: Path) -> Kind:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from common.errors import UserError
 from targets.quantization import block_values
 from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.compress.prune.config import acceptance
 from toolchain.compress.prune.layout import Layout
 from toolchain.compress.prune.settings import MOST, Prune
 from toolchain.compress.prune.shape import Shape, count_parameters, read_shape, with_sizes
@@ -48,9 +49,12 @@ def find_candidates(info: CheckpointInfo, layout: Layout, settings: Prune) -> Ch
     ratio = _wanted(info, settings, total)
     block = block_values(settings.file_type)
     steps = [block, SMALLEST_BLOCK] if settings.snap == "auto" else [_step(settings.snap)]
+    accepts = acceptance(info, layout, original)
     nearest: list[Candidate] = []
     for step in dict.fromkeys(steps):
-        shapes = _legal(original, layout, settings, ratio, step, _counter(info, layout))
+        shapes = filter(
+            accepts, _legal(original, layout, settings, ratio, step, _counter(info, layout))
+        )
         made = [_candidate(info, layout, shape, total, step) for shape in shapes]
         found = [one for one in made if abs(one.ratio - ratio) <= TOLERANCE]
         if found:

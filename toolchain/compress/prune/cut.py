@@ -11,6 +11,7 @@ import torch
 
 from common.errors import UserError
 from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.compress.prune.config import read_by_transformers, sized_config
 from toolchain.compress.prune.layout import Layout, Place, parts
 from toolchain.compress.prune.scores import Scores
 from toolchain.compress.prune.shape import Shape
@@ -87,28 +88,7 @@ def expected_cost(cut: Cut, scores: Scores) -> float:
 
 def cut_config(info: CheckpointInfo, layout: Layout, cut: Cut) -> dict[str, Any]:
     """config.json of the cut network."""
-    keys, shape = layout.config, cut.shape
-    sizes: dict[str, Any] = {
-        keys.layers: shape.layers,
-        keys.heads: shape.groups * shape.heads_per_group,
-        keys.groups: shape.groups,
-        keys.ffn: shape.ffn,
-        keys.hidden: shape.hidden,
-    }
-    if keys.heads == keys.groups:
-        sizes[keys.heads] = shape.groups
-    if keys.head_dim and shape.head_dim * shape.groups * shape.heads_per_group != shape.hidden:
-        sizes[keys.head_dim] = shape.head_dim
-    config = dict(info.config)
-    inner = config.get("text_config")
-    target: dict[str, Any] = dict(inner) if isinstance(inner, Mapping) else config
-    for name in keys.per_layer:
-        if isinstance(target.get(name), list):
-            sizes[name] = [target[name][number] for number in cut.layers]
-    target.update(sizes)
-    if target is not config:
-        config["text_config"] = target
-    return config
+    return sized_config(info, layout, cut.shape, cut.layers)
 
 
 def require_known(places: Mapping[str, Place], cut: Cut) -> None:
@@ -126,15 +106,11 @@ def require_known(places: Mapping[str, Place], cut: Cut) -> None:
 def layer_kinds(info: CheckpointInfo, layout: Layout) -> list[object]:
     """What sort each layer is, where the architecture has several: sliding and full attention, with
     and without rotary positions."""
-    import transformers
-
-    plain = {key: value for key, value in info.config.items() if key != "transformers_version"}
-    try:
-        config = transformers.AutoConfig.for_model(**plain).get_text_config()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"transformers does not take the config: {error}", "check config.json") from None
+    config = read_by_transformers(info.config)
+    if config is None:
+        raise UserError("transformers does not take this config.json", "check its sizes")
     lists = [getattr(config, name, None) for name in layout.config.per_layer]
-    return list(zip(*(one for one in lists if isinstance(one, list)), strict=True))
+    return list(zip(*(one for one in lists if isinstance(one, list)), strict=False))
 
 
 def _best_layers(scores: torch.Tensor, kinds: Sequence[object], count: int) -> tuple[int, ...]:
