@@ -1,4 +1,4 @@
-"""Every family, every axis: the cut is the original without the removed parts, and recovery helps."""
+"""Every family, every axis: a cut is the original without the removed parts, and recovery helps."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from toolchain.checkpoint.inspect import inspect
 from toolchain.compress.prune.calibration import Batch
 from toolchain.hf import torch_model
 
-# `tokens`: log-probabilities at each token; `texts`: of each text; `vectors`: the last hidden state.
+# `tokens`: log-probabilities at each token; `texts`: of each text; `vectors`: last hidden states.
 Kind = Literal["tokens", "texts", "vectors"]
 _CLASSIFY, _TAG = "ForSequenceClassification", "ForTokenClassification"
 

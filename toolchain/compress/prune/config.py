@@ -16,7 +16,7 @@ _CONFIG_FAULTS = (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionE
 def sized_config(
     info: CheckpointInfo, layout: Layout, shape: Shape, layers: Sequence[int]
 ) -> dict[str, Any]:
-    """The checkpoint's config with these sizes; `layers` are the numbers of the layers that stay."""
+    """The checkpoint's config with these sizes; `layers` are the numbers of layers that stay."""
     keys = layout.config
     sizes: dict[str, Any] = {
         keys.layers: shape.layers,

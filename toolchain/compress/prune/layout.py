@@ -56,7 +56,7 @@ class Layout(Strict):
     norms: tuple[str, ...] = ()
     final_norm: str | None = None
     norm_offset: float = 0.0
-    sums: dict[str, str] = {}
+    sums: dict[str, str] = Field(default_factory=dict)
     embedding: str | None = None
     embedding_by_width: bool = False
     heads_fill_hidden: bool = False

@@ -1,4 +1,4 @@
-"""What a layer of the original does, as the layer of the cut network should do it (`recover.py`)."""
+"""What a layer of the original does, as the cut network's layer should do it (`recover.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAME = 1e-3
 
 class RmsRatio:
     """Root mean square of the kept entries against that of all, averaged over tokens: the
-    least-squares factor by which a norm over the kept entries comes nearest to the norm over all."""
+    least-squares factor by which a norm over the kept entries comes nearest to that over all."""
 
     def __init__(self, cut: Cut) -> None:
         self._kept, self._sum, self._tokens = cut.hidden, 0.0, 0
