@@ -147,7 +147,8 @@ def _nearest_ffn(
     below = int(exact // step * step)
     found = {shape.ffn if width > shape.ffn - step < below + step else width
              for width in (below, below + step)}  # fmt: skip
-    return sorted(width for width in found if 0 < width <= shape.ffn)
+    # Beyond either end the nearest is the end: an aim out of reach still has a nearest shape.
+    return sorted({min(max(width, min(step, shape.ffn)), shape.ffn) for width in found})
 
 
 def _candidate(

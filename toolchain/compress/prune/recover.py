@@ -5,9 +5,9 @@ Two streams go through the network side by side, the original's and the cut netw
 kept layer the output of attention and of the FFN are least-squares fits, from the cut stream's own
 inputs, to what the original adds to its stream; so errors of the layers before are made up for,
 and what a dropped layer did is taken over as far as it can be. The fit is drawn towards the cut
-weights (ridge). Norms over a hidden width that was cut are scaled by what that does to the root mean
-square that they divide by. Layer-wise reconstruction: He et al. 2017 (arXiv:1707.06168); on the
-compressed stream's own inputs: Frantar et al. 2022 (arXiv:2208.11580).
+weights (ridge). Norms over a hidden width that was cut are scaled by what that does to the root
+mean square that they divide by. Layer-wise reconstruction: He et al. 2017 (arXiv:1707.06168); on
+the compressed stream's own inputs: Frantar et al. 2022 (arXiv:2208.11580).
 """
 
 from __future__ import annotations

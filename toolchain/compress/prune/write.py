@@ -55,7 +55,13 @@ def _in_order(tensors: CutTensors, changed: Changes) -> Iterator[tuple[str, torc
 
 def _stored(tensors: CutTensors, name: str, value: torch.Tensor) -> torch.Tensor:
     kind = _TORCH.get(tensors.dtype(name))
-    return value.to(getattr(torch, kind)) if kind else value
+    stored = value.to(getattr(torch, kind)) if kind else value
+    if not bool(torch.isfinite(stored).all()):
+        raise UserError(
+            f"{name} would hold values that are not numbers",
+            "the weights hold NaN or overflow: check them",
+        )
+    return stored
 
 
 def _write_shards(tensors: Iterator[tuple[str, torch.Tensor]], out_dir: Path) -> None:
