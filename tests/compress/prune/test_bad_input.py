@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_encoders import as_source
-from tiny_families import calibration, tiny_decoder
+from tiny_families import calibration, tiny_decoder, tiny_encoder
 
 from common.errors import UserError
 from toolchain.checkpoint.inspect import inspect
@@ -101,3 +101,11 @@ def test_phi3_cuts_heads_and_width_together(tmp_path: Path) -> None:
     found = find_candidates(info, find_layout(info), settings).found
     assert found
     assert all(one.shape.width("heads") == one.shape.hidden for one in found)
+
+
+def test_axes_that_an_encoder_has_not_are_left_out_with_a_note(tmp_path: Path) -> None:
+    info = inspect(tiny_encoder(tmp_path / "bert", "bert"))
+    found = find_candidates(info, find_layout(info), Prune(ratio=0.2, snap="none"))
+    assert found.notes == ("groups cannot be cut in this architecture and stay",)
+    with pytest.raises(UserError, match="hidden cannot be cut"):
+        find_candidates(info, find_layout(info), Prune(ratio=0.2, axes=("hidden",)))

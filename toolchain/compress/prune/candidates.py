@@ -41,9 +41,9 @@ class Choices:
 def find_candidates(info: CheckpointInfo, layout: Layout, settings: Prune) -> Choices:
     """Every legal shape within `TOLERANCE` of the aim.
 
-    Raises `UserError` when there is none (it names the nearest), or an axis cannot be cut here.
+    Raises `UserError` when there is none (it names the nearest), or none of the axes can be cut here.
     """
-    _require_axes(layout, settings)
+    settings, left_out = _possible_axes(layout, settings)
     original = read_shape(info, layout)
     total = count_parameters(info, layout, original)
     ratio = _wanted(info, settings, total)
@@ -58,18 +58,25 @@ def find_candidates(info: CheckpointInfo, layout: Layout, settings: Prune) -> Ch
         made = [_candidate(info, layout, shape, total, step) for shape in shapes]
         found = [one for one in made if abs(one.ratio - ratio) <= TOLERANCE]
         if found:
-            return Choices(original, total, ratio, tuple(found), _notes(settings, block, step))
+            return Choices(
+                original, total, ratio, tuple(found), (*left_out, *_notes(settings, block, step))
+            )
         nearest += made
     raise _unreachable(ratio, nearest)
 
 
-def _require_axes(layout: Layout, settings: Prune) -> None:
-    missing = [axis for axis in settings.axes if axis not in layout.axes]
-    if missing:
+def _possible_axes(layout: Layout, settings: Prune) -> tuple[Prune, tuple[str, ...]]:
+    """The settings with the axes that this architecture has, and a note about the others: the
+    default and ready recipes are for decoders and encoders alike."""
+    there = tuple(axis for axis in settings.axes if axis in layout.axes)
+    missing = " and ".join(axis for axis in settings.axes if axis not in layout.axes)
+    if not there:
         raise UserError(
-            f"{' and '.join(missing)} cannot be cut in this architecture",
+            f"{missing} cannot be cut in this architecture",
             f"set axes to some of: {', '.join(a for a in layout.axes if a != 'vocab')}",
         )
+    notes = (f"{missing} cannot be cut in this architecture and stay",) if missing else ()
+    return settings.model_copy(update={"axes": there}), notes
 
 
 def _wanted(info: CheckpointInfo, settings: Prune, total: int) -> float:
