@@ -41,7 +41,7 @@ class Choices:
 def find_candidates(info: CheckpointInfo, layout: Layout, settings: Prune) -> Choices:
     """Every legal shape within `TOLERANCE` of the aim.
 
-    Raises `UserError` when there is none (it names the nearest), or none of the axes can be cut here.
+    Raises `UserError` when there is none (it names the nearest), or no axis can be cut here.
     """
     settings, left_out = _possible_axes(layout, settings)
     original = read_shape(info, layout)
