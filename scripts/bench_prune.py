@@ -100,7 +100,8 @@ def _measure(folder: Path, kind: str, tokens: int) -> dict[str, Any]:
     torch.manual_seed(0)
     rows = torch.randint(0, 16000, (tokens // _ROW_TOKENS, _ROW_TOKENS))
     batches = [Batch(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in rows.split(8)]
-    where, largest = places(info, layout), {}
+    where = places(info, layout)
+    largest: dict[str, int] = {}
     for tensor in info.tensors:
         layer = where[tensor.name].layer
         name = tensor.name if layer is None else str(layer)
