@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from toolchain.checkpoint.inspect import inspect
 from toolchain.data.text import read_documents
 from toolchain.hf import load_tokenizer, token_ids
 
@@ -37,15 +38,20 @@ def read_batches(
 
     Raises `UserError` when the text is too short to tell anything.
     """
+    from toolchain.compress.prune.answers import is_encoder
+
     tokenizer = load_tokenizer(checkpoint, trust_remote_code=trust_remote_code)
+    encoder = is_encoder(checkpoint)
+    width = _row_tokens(checkpoint, encoder)
     documents = read_documents(text, checkpoint)
     random.Random(seed).shuffle(documents)
     rows: list[list[int]] = []
     room = most_tokens
     for document in documents:
         ids = token_ids(tokenizer, document, add_special=True)
-        for start in range(0, len(ids), _ROW_TOKENS):
-            row = ids[start : min(len(ids), start + _ROW_TOKENS)][:room]
+        ends = _ends(tokenizer) if encoder else ([], [])
+        for row in _rows(ids, width, ends):
+            row = row[:room]
             if len(row) > 1:
                 rows.append(row)
                 room -= len(row)
@@ -59,6 +65,31 @@ def read_batches(
         )
     rows.sort(key=len)  # rows of one length have little padding
     return [_batch(rows[i : i + _BATCH_ROWS]) for i in range(0, len(rows), _BATCH_ROWS)]
+
+
+def _row_tokens(checkpoint: Path, encoder: bool) -> int:
+    """Tokens in a row. Where positions are learned there is none behind the last (some encoders
+    keep the first two for padding)."""
+    context = inspect(checkpoint).context_tokens or _ROW_TOKENS
+    return min(_ROW_TOKENS, context - 2 if encoder else context)
+
+
+def _ends(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens before and behind every text of an encoder."""
+    both = token_ids(tokenizer, "", add_special=True)
+    return both[:1], both[1:]
+
+
+def _rows(ids: list[int], width: int, ends: tuple[list[int], list[int]]) -> Iterator[list[int]]:
+    """A document's tokens in rows of at most `width`, each between the special tokens."""
+    before, behind = ends
+    if not before:
+        yield from (ids[start : start + width] for start in range(0, len(ids), width))
+        return
+    inner = ids[len(before) : len(ids) - len(behind)]
+    step = width - len(before) - len(behind)
+    for start in range(0, len(inner), step):
+        yield [*before, *inner[start : start + step], *behind]
 
 
 def _batch(rows: Sequence[Sequence[int]]) -> Batch:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from common.errors import UserError
 from targets.quantization import block_values
 from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.compress.prune.config import acceptance
 from toolchain.compress.prune.layout import Layout
 from toolchain.compress.prune.settings import MOST, Prune
 from toolchain.compress.prune.shape import Shape, count_parameters, read_shape, with_sizes
@@ -40,32 +41,42 @@ class Choices:
 def find_candidates(info: CheckpointInfo, layout: Layout, settings: Prune) -> Choices:
     """Every legal shape within `TOLERANCE` of the aim.
 
-    Raises `UserError` when there is none (it names the nearest), or an axis cannot be cut here.
+    Raises `UserError` when there is none (it names the nearest), or no axis can be cut here.
     """
-    _require_axes(layout, settings)
+    settings, left_out = _possible_axes(layout, settings)
     original = read_shape(info, layout)
     total = count_parameters(info, layout, original)
     ratio = _wanted(info, settings, total)
     block = block_values(settings.file_type)
     steps = [block, SMALLEST_BLOCK] if settings.snap == "auto" else [_step(settings.snap)]
+    accepts = acceptance(info, layout, original)
     nearest: list[Candidate] = []
     for step in dict.fromkeys(steps):
-        shapes = _legal(original, layout, settings, ratio, step, _counter(info, layout))
+        shapes = filter(
+            accepts, _legal(original, layout, settings, ratio, step, _counter(info, layout))
+        )
         made = [_candidate(info, layout, shape, total, step) for shape in shapes]
         found = [one for one in made if abs(one.ratio - ratio) <= TOLERANCE]
         if found:
-            return Choices(original, total, ratio, tuple(found), _notes(settings, block, step))
+            return Choices(
+                original, total, ratio, tuple(found), (*left_out, *_notes(settings, block, step))
+            )
         nearest += made
     raise _unreachable(ratio, nearest)
 
 
-def _require_axes(layout: Layout, settings: Prune) -> None:
-    missing = [axis for axis in settings.axes if axis not in layout.axes]
-    if missing:
+def _possible_axes(layout: Layout, settings: Prune) -> tuple[Prune, tuple[str, ...]]:
+    """The settings with the axes that this architecture has, and a note about the others: the
+    default and ready recipes are for decoders and encoders alike."""
+    there = tuple(axis for axis in settings.axes if axis in layout.axes)
+    missing = " and ".join(axis for axis in settings.axes if axis not in layout.axes)
+    if not there:
         raise UserError(
-            f"{' and '.join(missing)} cannot be cut in this architecture",
+            f"{missing} cannot be cut in this architecture",
             f"set axes to some of: {', '.join(a for a in layout.axes if a != 'vocab')}",
         )
+    notes = (f"{missing} cannot be cut in this architecture and stay",) if missing else ()
+    return settings.model_copy(update={"axes": there}), notes
 
 
 def _wanted(info: CheckpointInfo, settings: Prune, total: int) -> float:
@@ -110,6 +121,8 @@ def _legal(
         for groups in _groups(original, step, "groups" in settings.axes):
             for hidden in _sizes(original.hidden, step, "hidden" in settings.axes):
                 shape = with_sizes(original, layers=layers, groups=groups, hidden=hidden)
+                if layout.heads_fill_hidden and shape.width("heads") != hidden:
+                    continue
                 for ffn in _nearest_ffn(shape, total * (1 - ratio), step, count, settings):
                     yield with_sizes(shape, ffn=ffn)
 
@@ -141,7 +154,8 @@ def _nearest_ffn(
     below = int(exact // step * step)
     found = {shape.ffn if width > shape.ffn - step < below + step else width
              for width in (below, below + step)}  # fmt: skip
-    return sorted(width for width in found if 0 < width <= shape.ffn)
+    # Beyond either end the nearest is the end: an aim out of reach still has a nearest shape.
+    return sorted({min(max(width, min(step, shape.ffn)), shape.ffn) for width in found})
 
 
 def _candidate(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from common.errors import UserError
 from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.compress.prune.config import read_by_transformers, sized_config
 from toolchain.compress.prune.layout import Layout, Place, parts
 from toolchain.compress.prune.scores import Scores
 from toolchain.compress.prune.shape import Shape
@@ -57,12 +59,15 @@ class Cut:
         return tensor.contiguous()
 
 
-def choose_cut(original: Shape, shape: Shape, scores: Scores) -> Cut:
-    """The highest-scored layers, groups, channels and hidden entries of a shape."""
+def choose_cut(
+    original: Shape, shape: Shape, scores: Scores, kinds: Sequence[object] | None = None
+) -> Cut:
+    """The highest-scored layers, groups, channels and hidden entries of a shape. `kinds` says what
+    sort each layer is: see `_best_layers`."""
     return Cut(
         original,
         shape,
-        tuple(_best(scores.layers, shape.layers).tolist()),
+        _best_layers(scores.layers, kinds or [None] * original.layers, shape.layers),
         tuple(_best(one, shape.groups) for one in scores.groups),
         tuple(_best(one, shape.ffn) for one in scores.ffn),
         _best(scores.hidden, shape.hidden),
@@ -83,28 +88,7 @@ def expected_cost(cut: Cut, scores: Scores) -> float:
 
 def cut_config(info: CheckpointInfo, layout: Layout, cut: Cut) -> dict[str, Any]:
     """config.json of the cut network."""
-    keys, shape = layout.config, cut.shape
-    sizes: dict[str, Any] = {
-        keys.layers: shape.layers,
-        keys.heads: shape.groups * shape.heads_per_group,
-        keys.groups: shape.groups,
-        keys.ffn: shape.ffn,
-        keys.hidden: shape.hidden,
-    }
-    if keys.heads == keys.groups:
-        sizes[keys.heads] = shape.groups
-    if keys.head_dim and shape.head_dim * shape.groups * shape.heads_per_group != shape.hidden:
-        sizes[keys.head_dim] = shape.head_dim
-    config = dict(info.config)
-    inner = config.get("text_config")
-    target: dict[str, Any] = dict(inner) if isinstance(inner, Mapping) else config
-    for name in keys.per_layer:
-        if isinstance(target.get(name), list):
-            sizes[name] = [target[name][number] for number in cut.layers]
-    target.update(sizes)
-    if target is not config:
-        config["text_config"] = target
-    return config
+    return sized_config(info, layout, cut.shape, cut.layers)
 
 
 def require_known(places: Mapping[str, Place], cut: Cut) -> None:
@@ -117,6 +101,29 @@ def require_known(places: Mapping[str, Place], cut: Cut) -> None:
             f"the hidden width cannot be cut: the axes of {unknown[0]} are not known",
             "leave hidden out of axes, or add the tensor to the architecture's layout",
         )
+
+
+def layer_kinds(info: CheckpointInfo, layout: Layout) -> list[object]:
+    """What sort each layer is, where the architecture has several: sliding and full attention, with
+    and without rotary positions."""
+    config = read_by_transformers(info.config)
+    if config is None:
+        raise UserError("transformers does not take this config.json", "check its sizes")
+    lists = [getattr(config, name, None) for name in layout.config.per_layer]
+    return list(zip(*(one for one in lists if isinstance(one, list)), strict=False))
+
+
+def _best_layers(scores: torch.Tensor, kinds: Sequence[object], count: int) -> tuple[int, ...]:
+    """The layers with the highest sum of scores whose sorts follow each other as the original's
+    first do: llama.cpp knows the order of sorts by the architecture and does not read it."""
+    none = (-math.inf, ())
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ()), *[none] * count]
+    for layer, score in enumerate(scores.tolist()):
+        for place in range(min(count, layer + 1), 0, -1):
+            before, chosen = best[place - 1]
+            if kinds[layer] == kinds[place - 1] and before + score > best[place][0]:
+                best[place] = (before + score, (*chosen, layer))
+    return best[count][1]
 
 
 def _best(scores: torch.Tensor, count: int) -> torch.Tensor:

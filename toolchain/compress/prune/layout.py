@@ -39,7 +39,13 @@ class ConfigKeys(Strict):
 
 class Layout(Strict):
     """An architecture's tensors. `axes` may be cut; `layer` is where its layers lie,
-    `attention_out` and `ffn_out` are the linear modules in a layer that heads and channels feed."""
+    `attention_out` and `ffn_out` are the linear modules in a layer that heads and channels feed.
+
+    `norms` are modules that divide by the root mean square of the hidden width (with `norm_offset`
+    added to their weight), in a layer or outside (`final_norm`). `sums` name, where normalization
+    comes after a sum, the norm that takes the sum with the output of a linear module.
+    `embedding_by_width`: the network multiplies embeddings by the root of the hidden width.
+    `heads_fill_hidden`: the heads together must be as wide as the hidden width."""
 
     model_types: tuple[str, ...] = Field(min_length=1)
     prefixes: tuple[str, ...] = ("",)
@@ -47,6 +53,13 @@ class Layout(Strict):
     layer: str
     attention_out: str
     ffn_out: str
+    norms: tuple[str, ...] = ()
+    final_norm: str | None = None
+    norm_offset: float = 0.0
+    sums: dict[str, str] = Field(default_factory=dict)
+    embedding: str | None = None
+    embedding_by_width: bool = False
+    heads_fill_hidden: bool = False
     config: ConfigKeys
     tensors: dict[str, Axes]
     layer_tensors: dict[str, Axes]

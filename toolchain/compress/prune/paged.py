@@ -9,6 +9,7 @@ layer runs, and go when it is done.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -152,8 +153,9 @@ class _Recorder(torch.nn.Module):  # type: ignore[misc]
             return getattr(self._layer[0], name)
 
     def forward(self, hidden: torch.Tensor, *args: Any, **keywords: Any) -> Any:
-        if args:
-            raise UserError("this network calls its layers in a way that pruning does not know")
+        if args:  # by name, as `run_layer` gives them
+            names = list(inspect.signature(self._layer[0].forward).parameters)[1:]
+            keywords = {**dict(zip(names, args, strict=False)), **keywords}
         if not self._first:
             self._first.append(hidden)
         self._seen.append({**keywords, "use_cache": False} if "use_cache" in keywords else keywords)

@@ -5,8 +5,9 @@ Two streams go through the network side by side, the original's and the cut netw
 kept layer the output of attention and of the FFN are least-squares fits, from the cut stream's own
 inputs, to what the original adds to its stream; so errors of the layers before are made up for,
 and what a dropped layer did is taken over as far as it can be. The fit is drawn towards the cut
-weights (ridge). Layer-wise reconstruction: He et al. 2017 (arXiv:1707.06168); on the compressed
-stream's own inputs: Frantar et al. 2022 (arXiv:2208.11580).
+weights (ridge). Norms over a hidden width that was cut are scaled by what that does to the root
+mean square that they divide by. Layer-wise reconstruction: He et al. 2017 (arXiv:1707.06168); on
+the compressed stream's own inputs: Frantar et al. 2022 (arXiv:2208.11580).
 """
 
 from __future__ import annotations
@@ -20,16 +21,11 @@ from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.calibration import Batch
 from toolchain.compress.prune.cut import Cut
 from toolchain.compress.prune.layout import Layout, prefix_of
-from toolchain.compress.prune.paged import (
-    LayerInputs,
-    PagedNetwork,
-    open_paged,
-    run_layer,
-)
+from toolchain.compress.prune.paged import LayerInputs, PagedNetwork, open_paged, run_layer
+from toolchain.compress.prune.targets import RmsRatio, Targets
 from toolchain.compress.prune.tensors import CutTensors
 
 RIDGE = 0.05  # of the mean of the inputs' second moments
-_SAME = 1e-3
 
 
 def recover(
@@ -39,8 +35,9 @@ def recover(
     tensors: CutTensors,
     config: Mapping[str, Any],
     batches: Sequence[Batch],
-) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """For each kept layer, by its new number, the parameters that change."""
+) -> Iterator[tuple[int | None, dict[str, torch.Tensor]]]:
+    """For each kept layer, by its new number, the parameters that change; then (None) those outside
+    the layers."""
     original = open_paged(info, layout)
     prefix = prefix_of(layout, info)
     small = PagedNetwork(info.path, config, layout, prefix, tensors.names, tensors.read)
@@ -48,61 +45,35 @@ def recover(
     new = {number: index for index, number in enumerate(cut.layers)}
     with torch.no_grad():
         for number in range(cut.original.layers):
-            targets = _Targets(original, number, layout, streams, batches)
+            targets = Targets(original, number, layout, streams, batches, cut)
             if number not in new:
                 continue
             layer = new[number]
             with small.loaded(layer) as module:
                 fitted = _Fitting(module, layer, own_streams, batches, cut, targets, layout)
-                changed = {
-                    f"{name}.{leaf}": value
-                    for name in (layout.attention_out, layout.ffn_out)
-                    for leaf, value in fitted.fit(name).items()
-                }
+                changed = fitted.rescale_norms()
+                for name in (layout.attention_out, layout.ffn_out):
+                    changed |= {f"{name}.{k}": value for k, value in fitted.fit(name).items()}
                 fitted.advance()
             yield layer, {f"{prefix}{layout.layer}.{layer}.{k}": v for k, v in changed.items()}
+        yield None, _final_norm(layout, prefix, cut, tensors, streams, batches)
 
 
-class _Targets:
-    """Runs an original layer, moves the stream on, and keeps what its two outputs should be."""
-
-    def __init__(
-        self,
-        network: PagedNetwork,
-        number: int,
-        layout: Layout,
-        streams: LayerInputs,
-        batches: Sequence[Batch],
-    ) -> None:
-        self.before = list(streams.hidden)
-        self.added: dict[str, list[torch.Tensor]] = {}
-        with network.loaded(number) as module:
-            hooks = [
-                module.get_submodule(name).register_forward_hook(self._keep(name))
-                for name in (layout.attention_out, layout.ffn_out)
-            ]
-            for index in range(len(batches)):
-                streams.hidden[index] = run_layer(
-                    module, streams.hidden[index], streams.keywords[index][number]
-                )
-            for hook in hooks:
-                hook.remove()
-        self.after = list(streams.hidden)
-        attention, ffn = (self.added[name] for name in (layout.attention_out, layout.ffn_out))
-        whole = self.before[0] + attention[0] + ffn[0]
-        # Where the outputs are scaled or normalized first, what is missing from the stream cannot
-        # simply be added to them.
-        self.direct = bool(torch.allclose(whole, self.after[0], rtol=_SAME, atol=_SAME))
-        self.through = {
-            layout.attention_out: [b + a for b, a in zip(self.before, attention, strict=True)],
-            layout.ffn_out: self.after,
-        }
-
-    def _keep(self, name: str) -> Any:
-        def hook(_module: Any, _args: Any, output: torch.Tensor) -> None:
-            self.added.setdefault(name, []).append(output)
-
-        return hook
+def _final_norm(
+    layout: Layout,
+    prefix: str,
+    cut: Cut,
+    tensors: CutTensors,
+    streams: LayerInputs,
+    batches: Sequence[Batch],
+) -> dict[str, torch.Tensor]:
+    if layout.final_norm is None or cut.shape.hidden == cut.original.hidden:
+        return {}
+    rms = RmsRatio(cut)
+    for batch, hidden in zip(batches, streams.hidden, strict=True):
+        rms.add(hidden[batch.valid])
+    name = f"{prefix}{layout.final_norm}.weight"
+    return {name: rms.rescaled(tensors.read(name), layout.norm_offset)}
 
 
 class _Fitting:
@@ -115,12 +86,21 @@ class _Fitting:
         streams: LayerInputs,
         batches: Sequence[Batch],
         cut: Cut,
-        targets: _Targets,
+        targets: Targets,
         layout: Layout,
     ) -> None:
         self._layout = layout
         self._module, self._layer, self._streams = module, layer, streams
         self._batches, self._cut, self._targets = batches, cut, targets
+
+    def rescale_norms(self) -> dict[str, torch.Tensor]:
+        """Weights of the norms over the hidden width, so that what they give keeps its scale."""
+        found = {}
+        for name, ratio in self._targets.norms.items():
+            norm = self._module.get_submodule(name)
+            norm.weight = _fixed(ratio.rescaled(norm.weight.data, self._layout.norm_offset))
+            found[f"{name}.weight"] = norm.weight.data
+        return found
 
     def fit(self, name: str) -> dict[str, torch.Tensor]:
         """Weight (and bias) of the linear module `name`, set in the module too."""
@@ -160,21 +140,29 @@ class _Fitting:
     def _run(self, index: int, name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Inputs and outputs of a linear module, and the stream that its output is added to."""
         kept: list[torch.Tensor] = []
+        sums: list[torch.Tensor] = []
 
         def hook(_module: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             kept.extend((args[0], output))
 
-        handle = self._module.get_submodule(name).register_forward_hook(hook)
+        handles = [self._module.get_submodule(name).register_forward_hook(hook)]
+        if name in self._layout.sums:
+            norm = self._module.get_submodule(self._layout.sums[name])
+            handles.append(norm.register_forward_pre_hook(lambda _, args: sums.append(args[0])))
         hidden = self._streams.hidden[index]
         after = run_layer(self._module, hidden, self._streams.keywords[index][self._layer])
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         inputs, outputs = kept
-        return inputs, outputs, hidden if name == self._layout.attention_out else after - outputs
+        if sums:
+            return inputs, outputs, sums[0] - outputs
+        added = self._targets.scale * outputs
+        return inputs, outputs, hidden if name == self._layout.attention_out else after - added
 
     def _wanted(self, name: str, index: int, stream: torch.Tensor) -> torch.Tensor:
         kept = self._cut.hidden
         if self._targets.direct:
-            return self._targets.through[name][index][..., kept] - stream
+            return (self._targets.through[name][index][..., kept] - stream) / self._targets.scale
         return self._targets.added[name][index][..., kept]
 
 

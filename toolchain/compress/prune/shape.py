@@ -45,14 +45,15 @@ def read_shape(info: CheckpointInfo, layout: Layout) -> Shape:
     """The sizes that config.json names. Raises `UserError` when the tensors have others in some
     layer: a model that was pruned with widths per layer."""
     config, keys = info.text_config, layout.config
-    heads, groups = _size(config, keys.heads), _size(config, keys.groups)
+    heads = _size(config, keys.heads)
+    groups = _size({keys.groups: heads, **config}, keys.groups)  # the first Llamas name none
     hidden = _size(config, keys.hidden)
     head_dim = config.get(keys.head_dim) if keys.head_dim else None
     shape = Shape(
         layers=_size(config, keys.layers),
         groups=groups,
         heads_per_group=heads // groups,
-        head_dim=int(head_dim or hidden // heads),
+        head_dim=int(head_dim or _heads_width(info, layout, hidden) // heads),
         ffn=_size(config, keys.ffn),
         hidden=hidden,
         vocab=_size(config, keys.vocab),
@@ -96,6 +97,12 @@ def tensor_shape(own: tuple[int, ...], place: Place, shape: Shape) -> tuple[int,
 def with_sizes(shape: Shape, **sizes: int) -> Shape:
     """The shape with some sizes changed."""
     return dataclasses.replace(shape, **sizes)
+
+
+def _heads_width(info: CheckpointInfo, layout: Layout, hidden: int) -> int:
+    """Width of all heads; a config may leave the head size to the architecture's default."""
+    name = f"{prefix_of(layout, info)}{layout.layer}.0.{layout.attention_out}.weight"
+    return next((tensor.shape[1] for tensor in info.tensors if tensor.name == name), hidden)
 
 
 def _size(config: object, key: str) -> int:

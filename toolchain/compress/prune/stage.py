@@ -8,7 +8,7 @@ solved anew (`recover.py`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from toolchain.compress.prune.cut import Cut
     from toolchain.compress.prune.layout import Layout
     from toolchain.compress.prune.scores import Scores
+    from toolchain.compress.prune.write import Changes
 
 NAME = "prune"
 VERSION = 1
@@ -111,15 +112,18 @@ class _Maker:
         batches: Sequence[Batch],
         scores: Scores,
     ) -> None:
+        from toolchain.compress.prune.cut import layer_kinds
+        from toolchain.compress.prune.shape import read_shape
+
         self.source, self.info, self.layout = source, info, layout
         self.settings, self.batches, self.scores = settings, batches, scores
+        self.shape, self.kinds = read_shape(info, layout), layer_kinds(info, layout)
 
     def cut(self, candidate: Candidate) -> Cut:
         """What of the original stays."""
         from toolchain.compress.prune.cut import choose_cut
-        from toolchain.compress.prune.shape import read_shape
 
-        return choose_cut(read_shape(self.info, self.layout), candidate.shape, self.scores)
+        return choose_cut(self.shape, candidate.shape, self.scores, self.kinds)
 
     def cost(self, candidate: Candidate) -> float:
         """What the scores expect."""
@@ -141,7 +145,7 @@ class _Maker:
         require_known(places(self.info, self.layout), cut)
         config = cut_config(self.info, self.layout, cut)
         tensors = CutTensors(self.info, self.layout, cut)
-        changed: Iterator[tuple[int, dict[str, Any]]] = iter(())
+        changed: Changes = iter(())
         if self.settings.recover:
             seen = self.batches if batches is None else batches
             changed = recover(self.info, self.layout, cut, tensors, config, seen)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from common.errors import UserError
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.calibration import Batch
 from toolchain.compress.prune.layout import Layout, prefix_of
@@ -18,15 +19,25 @@ from toolchain.compress.prune.shape import Shape
 @contextmanager
 def whole_network(info: CheckpointInfo) -> Iterator[Any]:
     """The network with all its weights; gradients can be taken."""
-    from toolchain.hf import torch_model
+    from toolchain.compress.prune.answers import open_network
 
-    with torch_model(info.path) as network, torch.inference_mode(False), torch.enable_grad():
+    with open_network(info.path) as network, torch.inference_mode(False), torch.enable_grad():
         yield network
 
 
 def batch_loss(network: Any, batch: Batch) -> torch.Tensor:
-    """Mean loss of the next token over the batch's tokens."""
-    logits = network(input_ids=batch.ids, attention_mask=batch.valid.long()).logits
+    """Mean loss of the next token over the batch's tokens. A classifier's is that of the label that
+    it gives the text (or token) now. Raises `UserError` when the network has no head."""
+    made = network(input_ids=batch.ids, attention_mask=batch.valid.long())
+    logits = getattr(made, "logits", None)
+    if logits is None:
+        raise UserError(
+            "this encoder has no head, so no loss",
+            "take score activation or magnitude, and layer_score block-influence or magnitude",
+        )
+    if logits.dim() == 2 or not network.can_generate():
+        flat = (logits if logits.dim() == 2 else logits[batch.valid]).float()
+        return torch.nn.functional.cross_entropy(flat, flat.argmax(-1))
     labels = batch.ids.masked_fill(~batch.valid, -100)[:, 1:]
     return torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), labels.flatten(), ignore_index=-100

@@ -17,6 +17,8 @@ from toolchain.checkpoint.weights import INDEX, SINGLE
 from toolchain.compress.prune.tensors import CutTensors
 
 _SHARD_BYTES = 500_000_000  # held in memory
+# By new layer number, None for what is outside the layers: the parameters that change.
+Changes = Iterator[tuple[int | None, dict[str, torch.Tensor]]]
 _TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -24,12 +26,12 @@ def write_checkpoint(
     source: Artifact,
     config: Mapping[str, Any],
     tensors: CutTensors,
-    changed: Iterator[tuple[int, dict[str, torch.Tensor]]],
+    changed: Changes,
     out_dir: Path,
 ) -> None:
     """Everything but the weights as it was, the config, and the weights. `changed` gives each new
-    layer's recovered parameters, in order; it may end early. Raises `UserError` when there is no
-    room."""
+    layer's recovered parameters, in order, then those outside the layers; it may end early. Raises
+    `UserError` when there is no room."""
     try:
         _copy_rest(source, out_dir)
         write_json(out_dir / CONFIG, dict(config))
@@ -41,14 +43,10 @@ def write_checkpoint(
         ) from None
 
 
-def _in_order(
-    tensors: CutTensors, changed: Iterator[tuple[int, dict[str, torch.Tensor]]]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """All tensors: those outside the layers, then layer by layer."""
-    outside = [name for name in tensors.names if tensors.layer_of[name] is None]
-    yield from ((name, _stored(tensors, name, tensors.read(name))) for name in outside)
+def _in_order(tensors: CutTensors, changed: Changes) -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors: layer by layer, then those outside the layers."""
     layers = sorted({layer for layer in tensors.layer_of.values() if layer is not None})
-    for layer in layers:
+    for layer in (*layers, None):
         _, own = next(changed, (layer, {}))
         for name in (name for name in tensors.names if tensors.layer_of[name] == layer):
             value = own[name] if name in own else tensors.read(name)
@@ -57,7 +55,13 @@ def _in_order(
 
 def _stored(tensors: CutTensors, name: str, value: torch.Tensor) -> torch.Tensor:
     kind = _TORCH.get(tensors.dtype(name))
-    return value.to(getattr(torch, kind)) if kind else value
+    stored = value.to(getattr(torch, kind)) if kind else value
+    if not bool(torch.isfinite(stored).all()):
+        raise UserError(
+            f"{name} would hold values that are not numbers",
+            "the weights hold NaN or overflow: check them",
+        )
+    return stored
 
 
 def _write_shards(tensors: Iterator[tuple[str, torch.Tensor]], out_dir: Path) -> None:

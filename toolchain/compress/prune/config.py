@@ -1,0 +1,70 @@
+"""config.json of a smaller network, and whether transformers takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.compress.prune.layout import Layout
+from toolchain.compress.prune.shape import Shape, with_sizes
+
+_CONFIG_FAULTS = (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError)
+
+
+def sized_config(
+    info: CheckpointInfo, layout: Layout, shape: Shape, layers: Sequence[int]
+) -> dict[str, Any]:
+    """The checkpoint's config with these sizes; `layers` are the numbers of layers that stay."""
+    keys = layout.config
+    sizes: dict[str, Any] = {
+        keys.layers: shape.layers,
+        keys.heads: shape.groups * shape.heads_per_group,
+        keys.groups: shape.groups,
+        keys.ffn: shape.ffn,
+        keys.hidden: shape.hidden,
+    }
+    if keys.heads == keys.groups:
+        sizes[keys.heads] = shape.groups
+    if keys.head_dim and shape.head_dim * shape.groups * shape.heads_per_group != shape.hidden:
+        sizes[keys.head_dim] = shape.head_dim
+    config = dict(info.config)
+    inner = config.get("text_config")
+    target: dict[str, Any] = dict(inner) if isinstance(inner, Mapping) else config
+    for name in keys.per_layer:
+        if isinstance(target.get(name), list):
+            sizes[name] = [target[name][number] for number in layers]
+    target.update(sizes)
+    if target is not config:
+        config["text_config"] = target
+    return config
+
+
+def read_by_transformers(config: Mapping[str, Any]) -> Any:
+    """The language model's config as transformers reads it; None where it refuses."""
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+
+    plain = {key: value for key, value in config.items() if key != "transformers_version"}
+    try:
+        return transformers.AutoConfig.for_model(**plain).get_text_config()
+    except (*_CONFIG_FAULTS, StrictDataclassError):
+        return None
+
+
+def acceptance(info: CheckpointInfo, layout: Layout, original: Shape) -> Callable[[Shape], bool]:
+    """Whether transformers takes a shape: some architectures want a hidden width that is a multiple
+    of the number of heads, even where the head size is named."""
+
+    @cache
+    def taken(groups: int, hidden: int) -> bool:
+        shape = with_sizes(original, groups=groups, hidden=hidden)
+        config = sized_config(info, layout, shape, range(original.layers))
+        return read_by_transformers(config) is not None
+
+    def accepts(shape: Shape) -> bool:
+        same = (shape.groups, shape.hidden) == (original.groups, original.hidden)
+        return same or taken(shape.groups, shape.hidden)
+
+    return accepts
