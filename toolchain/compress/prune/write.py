@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -14,16 +14,27 @@ from common.files import write_json
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
 from toolchain.checkpoint.weights import INDEX, SINGLE
-from toolchain.compress.prune.tensors import CutTensors
 
 _SHARD_BYTES = 500_000_000  # held in memory
 _TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
+class Tensors(Protocol):
+    """The result's tensors: `names` in order, `layer_of` is None outside the layers; `read` gives
+    float32, `dtype` what safetensors calls the type to store."""
+
+    names: list[str]
+    layer_of: dict[str, int | None]
+
+    def read(self, name: str) -> torch.Tensor: ...
+
+    def dtype(self, name: str) -> str: ...
+
+
 def write_checkpoint(
     source: Artifact,
     config: Mapping[str, Any],
-    tensors: CutTensors,
+    tensors: Tensors,
     changed: Iterator[tuple[int, dict[str, torch.Tensor]]],
     out_dir: Path,
 ) -> None:
@@ -42,7 +53,7 @@ def write_checkpoint(
 
 
 def _in_order(
-    tensors: CutTensors, changed: Iterator[tuple[int, dict[str, torch.Tensor]]]
+    tensors: Tensors, changed: Iterator[tuple[int, dict[str, torch.Tensor]]]
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """All tensors: those outside the layers, then layer by layer."""
     outside = [name for name in tensors.names if tensors.layer_of[name] is None]
@@ -55,7 +66,7 @@ def _in_order(
             yield name, _stored(tensors, name, value)
 
 
-def _stored(tensors: CutTensors, name: str, value: torch.Tensor) -> torch.Tensor:
+def _stored(tensors: Tensors, name: str, value: torch.Tensor) -> torch.Tensor:
     kind = _TORCH.get(tensors.dtype(name))
     return value.to(getattr(torch, kind)) if kind else value
 
