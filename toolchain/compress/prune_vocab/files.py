@@ -10,6 +10,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import read_json, write_json, write_text
 from toolchain.checkpoint.documents import read_object
+from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune_vocab.named_ids import renumbered
 from toolchain.compress.prune_vocab.sentencepiece_model import NAMES, SentencePieceModel
 from toolchain.compress.prune_vocab.tokenizer_json import TokenizerJson
@@ -17,6 +18,22 @@ from toolchain.hf import load_tokenizer
 
 TOKENIZER = "tokenizer.json"
 _GENERATION = "generation_config.json"
+_DEFAULT_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def config_with_ids(info: CheckpointInfo) -> dict[str, Any]:
+    """config.json with the ids that its architecture takes where it names none: they would mean
+    other tokens in the result."""
+    from transformers import AutoConfig
+
+    config = dict(info.config)
+    if isinstance(config.get("text_config"), dict):
+        return config
+    own = AutoConfig.from_pretrained(info.path, local_files_only=True)
+    for key in _DEFAULT_IDS:
+        if key not in config and getattr(own, key, None) is not None:
+            config[key] = getattr(own, key)
+    return config
 
 
 def read_tokenizer(checkpoint: Path) -> TokenizerJson:

@@ -18,7 +18,7 @@ class SentencePieceModel:
     """One file of a checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        from google.protobuf.message import DecodeError
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         from sentencepiece import sentencepiece_model_pb2
 
         self.name = path.name

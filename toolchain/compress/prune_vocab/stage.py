@@ -95,7 +95,11 @@ def survey(source: Artifact, config: Config) -> Survey:
     """Count the text's tokens and choose. Raises `UserError`."""
     from toolchain.compress.prune.layout import find_layout
     from toolchain.compress.prune_vocab.choose import choose
-    from toolchain.compress.prune_vocab.files import read_sentencepiece, read_tokenizer
+    from toolchain.compress.prune_vocab.files import (
+        config_with_ids,
+        read_sentencepiece,
+        read_tokenizer,
+    )
     from toolchain.compress.prune_vocab.named_ids import named_ids
     from toolchain.compress.prune_vocab.texts import kept_documents
 
@@ -103,7 +107,7 @@ def survey(source: Artifact, config: Config) -> Survey:
     find_layout(info)
     tokenizer = read_tokenizer(source.path)
     documents = kept_documents([text.path for text in config.text], source.path)
-    named = named_ids(info.config) | named_ids(info.generation_config)
+    named = named_ids(config_with_ids(info)) | named_ids(info.generation_config)
     for model in read_sentencepiece(source.path):
         if model.numbers_as(tokenizer):
             named |= model.always(keep_bytes=settings.keep_bytes)
@@ -148,9 +152,10 @@ def _notes(
 
 def _config(info: CheckpointInfo, kept: Kept) -> dict[str, Any]:
     """config.json with the new size and ids."""
+    from toolchain.compress.prune_vocab.files import config_with_ids
     from toolchain.compress.prune_vocab.named_ids import renumbered
 
-    config = renumbered(info.config, kept.new)
+    config = renumbered(config_with_ids(info), kept.new)
     nested = config.get("text_config")
     target = nested if isinstance(nested, dict) else config
     target["vocab_size"] = len(kept.ids)
