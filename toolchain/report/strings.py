@@ -171,7 +171,7 @@ _NAMES_ZH = {
     "prune": "剪枝后",
     "prune-vocab": "裁剪词表后",
     "vocabulary": "词表大小",
-    "weight_bytes": "权重大小",
+    "weights": "权重",
     "parameters": "参数量",
     "file_bytes": "文件大小",
     "bytes_read_per_token": "每 token 读取字节",

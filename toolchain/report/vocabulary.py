@@ -15,10 +15,11 @@ def vocabulary(manifest: Mapping[str, Any], language: str) -> str:
 
 
 def _cut(cut: Mapping[str, Any], language: str) -> str:
-    shown = {"vocabulary": figure, "parameters": figure, "weight_bytes": size}
+    shown = (("vocabulary", "vocabulary", figure), ("parameters", "parameters", figure),
+             ("weights", "weight_bytes", size))  # fmt: skip
     rows = []
-    for name, show in shown.items():
-        before, after = cut[name]
+    for name, key, show in shown:
+        before, after = cut[key]
         change = f"{100 * (after / before - 1):+.1f} %"
         rows.append((name_of(name, language), show(before), show(after), change))
     tokens, held = cut["tokens"], cut["held_out"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -12,6 +13,7 @@ from toolchain.data.chat_format import chat_format
 from toolchain.data.text import (
     COMPANION_FOLDER,
     TaskExample,
+    json_rows,
     read_documents,
     task_examples,
 )
@@ -45,16 +47,32 @@ def settled(
 
 
 def _documents(path: Path, checkpoint: Path) -> list[str]:
-    if path.suffix == ".jsonl" and _is_task(path):
+    keys = _first_keys(path) if path.suffix == ".jsonl" else set()
+    if {"messages", "answer"} <= keys:
         examples = task_examples(checkpoint, path) or []
         return [text for example in examples for text in _of_task(example, checkpoint)]
+    if keys & {"text_pair", "tokens"}:
+        return list(_labelled(path))
     return read_documents(path, checkpoint)
 
 
-def _is_task(path: Path) -> bool:
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        first = next((line for line in lines if line.strip()), "")
-    return '"answer"' in first and '"messages"' in first
+def _first_keys(path: Path) -> set[str]:
+    """Keys of the first row; none when it is no row, which the reader of the file then says."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            row = json.loads(next((line for line in lines if line.strip()), "{}"))
+    except (OSError, ValueError):
+        return set()
+    return set(row) if isinstance(row, dict) else set()
+
+
+def _labelled(path: Path) -> Iterator[str]:
+    """Both texts of pairs, and the words of rows for taggers."""
+    for _, row in json_rows(path):
+        words = row.get("tokens")
+        if isinstance(words, list):
+            yield " ".join(map(str, words))
+        yield from (row[key] for key in ("text", "text_pair") if isinstance(row.get(key), str))
 
 
 def _of_task(example: TaskExample, checkpoint: Path) -> list[str]:
