@@ -91,9 +91,12 @@ def _config(
 
 
 def _print_plan(args: argparse.Namespace, source: Artifact, config: Config) -> int:
-    from toolchain.compress.prune_vocab.stage import survey
+    from toolchain.checkpoint.inspect import inspect
+    from toolchain.compress.prune_vocab.survey import survey
 
-    found = survey(source, config)
+    texts = [text.path for text in config.text]
+    trust = config.trust_remote_code
+    found = survey(inspect(source.path), texts, config.settings, trust_remote_code=trust)
     facts: dict[str, Any] = {
         "vocabulary": [source.measurements["vocab_size"], len(found.kept.ids)],
         "kept_for": dict(found.kept.why),

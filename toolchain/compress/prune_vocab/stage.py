@@ -8,15 +8,13 @@ new ids, on the kept text; both that and equal logits are proven before the resu
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections import Counter
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from common.files import require_free_bytes
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
@@ -27,7 +25,7 @@ from toolchain.stage import Input, StageConfig
 if TYPE_CHECKING:
     from toolchain.checkpoint.info import CheckpointInfo
     from toolchain.compress.prune_vocab.choose import Kept
-    from toolchain.compress.prune_vocab.tokenizer_json import TokenizerJson
+    from toolchain.compress.prune_vocab.survey import Survey
 
 NAME = "prune-vocab"
 VERSION = 1
@@ -49,12 +47,15 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     and when a proof fails."""
     from toolchain.compress.prune.write import write_checkpoint
     from toolchain.compress.prune_vocab.files import write_tokenizer
+    from toolchain.compress.prune_vocab.survey import survey
     from toolchain.compress.prune_vocab.tensors import KeptRows
 
     if source.format != FORMAT:
         raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
     start, info = time.perf_counter(), inspect(source.path)
-    found = survey(source, config)
+    require_free_bytes(out_dir, info.weight_bytes, "the model with fewer tokens")
+    texts = [text.path for text in config.text]
+    found = survey(info, texts, config.settings, trust_remote_code=config.trust_remote_code)
     kept = found.kept
     tensors = KeptRows(info, kept.ids)
     write_checkpoint(source, _config(info, kept), tensors, iter(()), out_dir)
@@ -81,75 +82,6 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Survey:
-    """What would stay, before anything is written."""
-
-    tokenizer: TokenizerJson
-    kept: Kept
-    documents: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def survey(source: Artifact, config: Config) -> Survey:
-    """Count the text's tokens and choose. Raises `UserError`."""
-    from toolchain.compress.prune.layout import find_layout
-    from toolchain.compress.prune_vocab.choose import choose
-    from toolchain.compress.prune_vocab.files import (
-        config_with_ids,
-        read_sentencepiece,
-        read_tokenizer,
-    )
-    from toolchain.compress.prune_vocab.named_ids import named_ids
-    from toolchain.compress.prune_vocab.texts import kept_documents
-
-    info, settings = inspect(source.path), config.settings
-    find_layout(info)
-    tokenizer = read_tokenizer(source.path)
-    documents = kept_documents([text.path for text in config.text], source.path)
-    named = named_ids(config_with_ids(info)) | named_ids(info.generation_config)
-    for model in read_sentencepiece(source.path):
-        if model.numbers_as(tokenizer):
-            named |= model.always(keep_bytes=settings.keep_bytes)
-    counts = _counts(source.path, documents, trust=config.trust_remote_code)
-    kept = choose(tokenizer, counts, named, settings)
-    return Survey(tokenizer, kept, documents, tuple(_notes(info, tokenizer, kept, named, settings)))
-
-
-def _counts(checkpoint: Path, documents: Sequence[str], *, trust: bool) -> Counter[int]:
-    from toolchain.hf import load_tokenizer, token_ids
-
-    tokenizer = load_tokenizer(checkpoint, trust_remote_code=trust)
-    counts: Counter[int] = Counter()
-    for document in documents:
-        for add_special in (True, False):  # a first word may differ without BOS before it
-            counts.update(token_ids(tokenizer, document, add_special=add_special))
-    return counts
-
-
-def _notes(
-    info: CheckpointInfo,
-    tokenizer: TokenizerJson,
-    kept: Kept,
-    named: set[int],
-    settings: Vocabulary,
-) -> list[str]:
-    notes, rows = [], info.vocab_size or 0
-    if rows > len(tokenizer.tokens):
-        notes.append(f"{rows - len(tokenizer.tokens)} rows of the embedding belonged to no token "
-                     "and are gone")  # fmt: skip
-    if len(kept.ids) == len(tokenizer.tokens):
-        notes.append("the text has use for every token: none was removed")
-    elif len(kept.ids) % settings.multiple:
-        notes.append(f"there are not enough tokens for a multiple of {settings.multiple}")
-    if lost := sorted(named - set(tokenizer.tokens)):
-        notes.append(f"config names ids that no token has, they are gone: {lost[:5]}")
-    if not (tokenizer.byte_ids and settings.keep_bytes):
-        what = str(tokenizer.tokens.get(tokenizer.unknown_id or -1, "nothing"))
-        notes.append(f"no byte tokens stay: characters outside the vocabulary become {what}")
-    return notes
-
-
 def _config(info: CheckpointInfo, kept: Kept) -> dict[str, Any]:
     """config.json with the new size and ids."""
     from toolchain.compress.prune_vocab.files import config_with_ids
@@ -174,6 +106,7 @@ def _prove(info: CheckpointInfo, config: Config, found: Survey, out_dir: Path) -
         load_tokenizer(info.path, trust_remote_code=trust),
         load_tokenizer(out_dir, trust_remote_code=trust),
     )
+    proof.check_tokens(tokenizers, found.template, kept.new)
     proofs: dict[str, Any] = {
         "tokens": proof.check_tokens(tokenizers, found.documents, kept.new),
         "held_out": None,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from common.errors import UserError
 from toolchain.compress.prune_vocab.settings import Vocabulary
-from toolchain.data.chat import render_chat
+from toolchain.data.chat import ChatTemplateError, render_chat
 from toolchain.data.chat_format import chat_format
 from toolchain.data.text import (
     COMPANION_FOLDER,
@@ -18,6 +19,9 @@ from toolchain.data.text import (
     task_examples,
 )
 from toolchain.stage import Input
+
+_DAY = datetime(2025, 1, 1)  # some templates write the date: the same result on every day
+_ROLES = (("user",), ("system", "user"), ("user", "assistant", "user"))
 
 
 def kept_documents(paths: Sequence[Path], checkpoint: Path) -> tuple[str, ...]:
@@ -29,6 +33,31 @@ def kept_documents(paths: Sequence[Path], checkpoint: Path) -> tuple[str, ...]:
         )
     found = [document for path in paths for document in _documents(path, checkpoint)]
     return tuple(dict.fromkeys(found))
+
+
+def template_documents(checkpoint: Path) -> list[str]:
+    """What the chat template writes around every conversation: roles, turns, a default system
+    message. Its tokens stay even where the text is plain."""
+    form = chat_format(checkpoint)
+    found = []
+    for roles in _ROLES if form else ():
+        messages = [{"role": role, "content": "."} for role in roles]
+        for ask in (True, False):
+            try:
+                assert form is not None
+                found.append(
+                    render_chat(
+                        form.template,
+                        messages,
+                        bos_token=form.bos_token,
+                        eos_token=form.eos_token,
+                        add_generation_prompt=ask,
+                        now=_DAY,
+                    )
+                )
+            except ChatTemplateError:  # a template without system messages, for example
+                continue
+    return found
 
 
 def settled(
