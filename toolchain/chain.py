@@ -109,6 +109,22 @@ def _prune(state: State, say: Say) -> State:
     return state.after(made, job=_on(job, made))
 
 
+def _prune_vocab(state: State, say: Say) -> State:
+    from toolchain.compress.prune_vocab import stage as prune_vocab
+    from toolchain.compress.prune_vocab.texts import settled
+
+    job, settings = state.job, state.job.recipe.vocabulary
+    calibration = text_input(job, job.texts.calibration)
+    config = prune_vocab.Config(
+        text=settled(settings, calibration, job.base.path, job.texts.data),
+        evaluation=text_input(job, job.texts.evaluation),
+        settings=settings.model_copy(update={"text": ()}),
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(prune_vocab, job.source, config, job.workspace, say)
+    return state.after(made, job=_on(job, made))
+
+
 def _finetune(state: State, say: Say) -> State:
     from toolchain.train import finetune
 
@@ -178,6 +194,7 @@ def _evaluate(state: State, say: Say) -> State:
 
 _STEPS: dict[str, Callable[[State, Say], State]] = {
     "prune": _prune,
+    "prune-vocab": _prune_vocab,
     "finetune": _finetune,
     "merge": _merge,
     "evaluate": _evaluate,

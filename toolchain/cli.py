@@ -31,6 +31,7 @@ VERBS = {
     "bundle": "toolchain.commands.bundle",
     "data": "toolchain.commands.data",
     "prune": "toolchain.commands.prune",
+    "prune-vocab": "toolchain.commands.prune_vocab",
     "finetune": "toolchain.commands.finetune",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",

@@ -67,10 +67,16 @@ def _of_file(section: type[Strict], path: Path, content: Any) -> dict[str, Any]:
     files = [
         name
         for name, field in section.model_fields.items()
-        if Path in _members(field.annotation) and content.get(name)
+        if _names_files(field) and content.get(name)
     ]
     place = path.parent.absolute()
-    return {**content, **{name: str(place / Path(content[name]).expanduser()) for name in files}}
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(one) for one in value]
+        return str(place / Path(value).expanduser())
+
+    return {**content, **{name: absolute(content[name]) for name in files}}
 
 
 def _of_option(name: str, field: FieldInfo, value: Any) -> Any:
@@ -83,6 +89,11 @@ def _of_option(name: str, field: FieldInfo, value: Any) -> Any:
     if _takes_list(field) and ("," in value or str not in _members(field.annotation)):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _names_files(field: FieldInfo) -> bool:
+    members = _members(field.annotation)
+    return Path in (*members, *(inner for m in members for inner in typing.get_args(m)))
 
 
 def _is_mapping(field: FieldInfo) -> bool:
@@ -107,8 +118,8 @@ def _metavar(field: FieldInfo) -> str:
     if literals and not _takes_list(field):
         more = ["true", "false"] if bool in members else []
         return "{" + ",".join([*literals, *more]) + "}"
-    if Path in members:
-        return "FILE"
+    if _names_files(field):
+        return "FILES" if _takes_list(field) else "FILE"
     if _takes_list(field):
         return "NAMES"
     return "N" if int in members else "X"

@@ -9,7 +9,7 @@ import pytest
 
 from toolchain.report.markdown import figure, size
 from toolchain.report.smoke import smoke_report
-from toolchain.report.strings import _TEXTS, LANGUAGES, keys
+from toolchain.report.strings import _TEXTS, LANGUAGES, keys, text
 from toolchain.report.write import report_name, write_report
 
 
@@ -84,6 +84,24 @@ def test_both_languages_have_the_same_structure() -> None:
     assert shape[0] == shape[1]
     assert "英伟达" in chinese and "是否仍是同一个模型" in chinese
     assert [report_name(language) for language in LANGUAGES] == ["report.md", "report.zh-CN.md"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_cut_vocabulary_says_what_other_text_costs(language: str) -> None:
+    cut = {
+        "vocabulary": [2000, 1500],
+        "parameters": [5_000_000, 4_000_000],
+        "weight_bytes": [10_000_000, 8_000_000],
+        "tokens": {"documents_equal": 37, "documents_changed": 0, "tokens_equal": 900},
+        "held_out": {"tokens_before": 1000, "tokens_after": 1050, "share_gone": 0.04,
+                     "unknown_before": 0, "unknown_after": 3},
+        "notes": ["a <note>"],
+    }  # fmt: skip
+    report = write_report(manifest(vocabulary=[cut]), language)
+    for fact in ("-25.0 %", "-20.0 %", "10 MB", "37", "4.00 %", "+5.00 %", "a &lt;note>"):
+        assert fact in report, fact
+    assert text("vocabulary_unknown", language, count=3) in report
+    assert text("vocabulary_cut", language) not in write_report(manifest(), language)
 
 
 def test_a_failed_gate_is_in_the_first_lines() -> None:

@@ -67,9 +67,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("data: {files: [gone.csv]}\nstages: [finetune]", r"data\.files.*gone\.csv"),
     ],
 )
-def test_an_order_that_makes_no_sense_is_refused(
-    content: str, fault: str, tmp_path: Path
-) -> None:
+def test_an_order_that_makes_no_sense_is_refused(content: str, fault: str, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(content)
     with pytest.raises(UserError, match=fault):
@@ -97,3 +95,16 @@ def test_what_a_chain_makes_has_a_name_of_its_own(tmp_path: Path) -> None:
     path.write_text("stages: [evaluate, export]")
     assert built_name("demo", read_recipe(None)) == "edgeforge-demo"
     assert built_name("demo", read_recipe(str(path))) == "edgeforge-demo-my-recipe"
+
+
+def test_a_vocabulary_is_cut_on_a_whole_model(tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("text")
+    path = tmp_path / "r.yaml"
+    recipe = {"stages": ["prune-vocab", "export"], "vocabulary": {"text": ["kept.txt"]}}
+    path.write_text(yaml.safe_dump(recipe))
+    assert read_recipe(str(path)).chain == ("prune-vocab",)
+    assert load_recipe(str(path)).vocabulary.text == (tmp_path / "kept.txt",)
+    recipe = {"stages": ["finetune", "prune-vocab", "merge", "export"], "data": {"own": True}}
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match="'prune-vocab' takes a whole model"):
+        load_recipe(str(path))

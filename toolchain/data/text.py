@@ -72,7 +72,7 @@ def task_examples(checkpoint: Path, override: Path | None = None) -> list[TaskEx
     if override is None and not path.is_file():
         return None
     examples = []
-    for where, row in _rows(path):
+    for where, row in json_rows(path):
         messages = _messages(where, row)
         while messages and messages[-1]["role"] == "assistant":
             messages.pop()
@@ -139,7 +139,7 @@ def _split(text: str) -> list[str]:
 
 def _jsonl_documents(path: Path, checkpoint: Path | None) -> Iterator[str]:
     form: ChatFormat | None = None
-    for where, row in _rows(path):
+    for where, row in json_rows(path):
         if isinstance(row.get("text"), str):
             yield row["text"]
             continue
@@ -160,8 +160,9 @@ def _jsonl_documents(path: Path, checkpoint: Path | None) -> Iterator[str]:
         )
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, row) of every line that is not empty."""
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row) of every line that is not empty. Raises `UserError` for a line that is no JSON
+    object."""
     for number, line in enumerate(_read(path).split("\n"), start=1):
         if not line.strip():
             continue

@@ -67,6 +67,7 @@ def make_manifest(
         "base": {"digest": config.base.digest, "files": config.base_files},
         "data": _data(config, steps, makers),
         "pruning": _pruning(steps),
+        "vocabulary": _vocabulary(steps),
         "training": _training(steps),
         "evaluations": _evaluations(steps),
         "samples": _samples(steps),
@@ -110,6 +111,17 @@ def _pruning(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
         {"settings": step.config["settings"], **{n: step.measurements[n] for n in names}}
         for step in steps
         if step.stage == "prune"
+    ]
+
+
+def _vocabulary(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """What of the vocabulary was cut, each time; pairs are before and after."""
+    names = ("vocabulary", "parameters_before_after", "weight_bytes_before_after", "kept_for",
+             "tokens", "held_out", "logits", "notes")  # fmt: skip
+    return [
+        {n.removesuffix("_before_after"): step.measurements[n] for n in names}
+        for step in steps
+        if step.stage == "prune-vocab"
     ]
 
 

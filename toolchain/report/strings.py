@@ -39,6 +39,24 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "解码时每个 token 读取全部权重一次，因此在受内存带宽限制时，速度约为原来的 {factor} 倍；"
         "实际速度由冒烟测试测得。",
     ),
+    "vocabulary_cut": ("Vocabulary", "词表"),
+    "vocabulary_equal": (
+        "Proven on the kept text: {equal} documents have the same tokens as before, {changed} have "
+        "others (tokens rarer than min_count went).",
+        "已在保留文本上验证：{equal} 篇文档的 token 与之前相同，{changed} 篇不同"
+        "（出现次数低于 min_count 的 token 已移除）。",
+    ),
+    "vocabulary_cost": (
+        "On text held out, {gone} % of the tokens are no longer in the vocabulary and are written "
+        "with smaller ones: {before} → {after} tokens ({more} %).",
+        "在留出文本上，{gone} % 的 token 已不在词表中，改由更小的 token 拼写："
+        "{before} → {after} 个 token（{more} %）。",
+    ),
+    "vocabulary_unknown": (
+        "**Warning:** {count} places of the held-out text can no longer be written and become the "
+        "unknown token.",
+        "**警告：** 留出文本中有 {count} 处无法再表示，变为未知 token。",
+    ),
     "training": ("Training", "训练"),
     "figures_columns": ("figure | value", "指标 | 数值"),
     "loss_curve": ("loss curve", "损失曲线"),
@@ -151,6 +169,9 @@ _NAMES_ZH = {
     "macro_f1": "宏平均 F1",
     "checkpoint": "原检查点",
     "prune": "剪枝后",
+    "prune-vocab": "裁剪词表后",
+    "vocabulary": "词表大小",
+    "weights": "权重",
     "parameters": "参数量",
     "file_bytes": "文件大小",
     "bytes_read_per_token": "每 token 读取字节",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -14,7 +14,6 @@ from common.files import write_json
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
 from toolchain.checkpoint.weights import INDEX, SINGLE
-from toolchain.compress.prune.tensors import CutTensors
 
 _SHARD_BYTES = 500_000_000  # held in memory
 # By new layer number, None for what is outside the layers: the parameters that change.
@@ -22,10 +21,22 @@ Changes = Iterator[tuple[int | None, dict[str, torch.Tensor]]]
 _TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
+class Tensors(Protocol):
+    """The result's tensors: `names` in order, `layer_of` is None outside the layers; `read` gives
+    float32, `dtype` what safetensors calls the type to store."""
+
+    names: list[str]
+    layer_of: dict[str, int | None]
+
+    def read(self, name: str) -> torch.Tensor: ...
+
+    def dtype(self, name: str) -> str: ...
+
+
 def write_checkpoint(
     source: Artifact,
     config: Mapping[str, Any],
-    tensors: CutTensors,
+    tensors: Tensors,
     changed: Changes,
     out_dir: Path,
 ) -> None:
@@ -43,7 +54,7 @@ def write_checkpoint(
         ) from None
 
 
-def _in_order(tensors: CutTensors, changed: Changes) -> Iterator[tuple[str, torch.Tensor]]:
+def _in_order(tensors: Tensors, changed: Changes) -> Iterator[tuple[str, torch.Tensor]]:
     """All tensors: layer by layer, then those outside the layers."""
     layers = sorted({layer for layer in tensors.layer_of.values() if layer is not None})
     for layer in (*layers, None):
@@ -53,7 +64,7 @@ def _in_order(tensors: CutTensors, changed: Changes) -> Iterator[tuple[str, torc
             yield name, _stored(tensors, name, value)
 
 
-def _stored(tensors: CutTensors, name: str, value: torch.Tensor) -> torch.Tensor:
+def _stored(tensors: Tensors, name: str, value: torch.Tensor) -> torch.Tensor:
     kind = _TORCH.get(tensors.dtype(name))
     stored = value.to(getattr(torch, kind)) if kind else value
     if not bool(torch.isfinite(stored).all()):

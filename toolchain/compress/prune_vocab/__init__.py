@@ -1,0 +1,1 @@
+"""Vocabulary pruning: tokens that the user's text never has go, with their rows of the weights."""
