@@ -31,6 +31,7 @@ VERBS = {
     "bundle": "toolchain.commands.bundle",
     "data": "toolchain.commands.data",
     "prune": "toolchain.commands.prune",
+    "sparsify": "toolchain.commands.sparsify",
     "finetune": "toolchain.commands.finetune",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",

@@ -14,13 +14,14 @@ from pydantic import Field, field_validator, model_validator
 from common.errors import UserError, near_names
 from common.strict import Strict, parse, read_yaml
 from toolchain.compress.prune.settings import Prune
+from toolchain.compress.sparse.settings import Sparsify
 from toolchain.train.settings import Finetune
 
 DEFAULT_RECIPE = "export"
 _RECIPES = Path(__file__).parent / "recipes"
 
 # What changes or measures the checkpoint, in any sensible order; then what makes the bundle.
-ChainStage = Literal["prune", "finetune", "merge", "evaluate"]
+ChainStage = Literal["prune", "sparsify", "finetune", "merge", "evaluate"]
 BundleStage = Literal["export", "bundle", "smoke"]
 _BUNDLE_ORDER = ("export", "bundle", "smoke")
 Scalar = bool | int | float | str
@@ -101,6 +102,7 @@ class Recipe(Strict):
     stages: tuple[ChainStage | BundleStage, ...] = ("export", "bundle", "smoke")
     data: Data = Data()
     prune: Prune = Prune()
+    sparsify: Sparsify = Sparsify()
     finetune: Finetune = Finetune()
     merge: Merge = Merge()
     export: Export = Export()
@@ -121,7 +123,7 @@ class Recipe(Strict):
         if not stages or stages != chain + _BUNDLE_ORDER[: len(last)]:
             raise ValueError(
                 "stages end in a beginning of export, bundle, smoke, in this order; "
-                "prune, finetune, merge and evaluate come before"
+                "prune, sparsify, finetune, merge and evaluate come before"
             )
         return stages
 
@@ -148,8 +150,8 @@ def _chain_faults(stages: Sequence[str], method: str, given_adapter: bool) -> li
             if adapter and not given_adapter:
                 faults.append("'finetune' follows an adapter not merged yet: put merge between")
             adapter = method == "lora"
-        elif name == "prune" and adapter and not given_adapter:
-            faults.append("'prune' takes a whole model: put merge after finetune")
+        elif name in ("prune", "sparsify") and adapter and not given_adapter:
+            faults.append(f"'{name}' takes a whole model: put merge after finetune")
         elif name == "export" and adapter and not given_adapter:
             faults.append("'export' takes a whole model: put merge after finetune")
     return faults

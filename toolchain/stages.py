@@ -11,6 +11,7 @@ STAGES = {
     "import-pickle": "toolchain.checkpoint.pickle_import",
     "prepare": "toolchain.data.prepare.stage",
     "prune": "toolchain.compress.prune.stage",
+    "sparsify": "toolchain.compress.sparse.stage",
     "finetune": "toolchain.train.finetune",
     "merge": "toolchain.compress.merge",
     "evaluate": "toolchain.evaluate.measure",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -14,16 +14,29 @@ from common.files import write_json
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
 from toolchain.checkpoint.weights import INDEX, SINGLE
-from toolchain.compress.prune.tensors import CutTensors
+from toolchain.compress.sparse.record import RECORD
 
 _SHARD_BYTES = 500_000_000  # held in memory
 _TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
+class Tensors(Protocol):
+    """The tensors to write, by name; `layer_of` is None outside the layers."""
+
+    layer_of: dict[str, int | None]
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def read(self, name: str) -> torch.Tensor: ...
+
+    def dtype(self, name: str) -> str: ...
+
+
 def write_checkpoint(
     source: Artifact,
     config: Mapping[str, Any],
-    tensors: CutTensors,
+    tensors: Tensors,
     changed: Iterator[tuple[int, dict[str, torch.Tensor]]],
     out_dir: Path,
 ) -> None:
@@ -42,7 +55,7 @@ def write_checkpoint(
 
 
 def _in_order(
-    tensors: CutTensors, changed: Iterator[tuple[int, dict[str, torch.Tensor]]]
+    tensors: Tensors, changed: Iterator[tuple[int, dict[str, torch.Tensor]]]
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """All tensors: those outside the layers, then layer by layer."""
     outside = [name for name in tensors.names if tensors.layer_of[name] is None]
@@ -55,7 +68,7 @@ def _in_order(
             yield name, _stored(tensors, name, value)
 
 
-def _stored(tensors: CutTensors, name: str, value: torch.Tensor) -> torch.Tensor:
+def _stored(tensors: Tensors, name: str, value: torch.Tensor) -> torch.Tensor:
     kind = _TORCH.get(tensors.dtype(name))
     return value.to(getattr(torch, kind)) if kind else value
 
@@ -95,7 +108,7 @@ def _write_shards(tensors: Iterator[tuple[str, torch.Tensor]], out_dir: Path) ->
 def _copy_rest(source: Artifact, out_dir: Path) -> None:
     weights = {path.name for path in inspect(source.path).weight_files}
     for name in source.files:
-        if name in weights or name in (INDEX, CONFIG):
+        if name in weights or name in (INDEX, CONFIG, RECORD):  # zeros kept before may be filled
             continue
         (out_dir / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.path / name, out_dir / name)
