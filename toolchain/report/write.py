@@ -8,6 +8,7 @@ from typing import Any
 from toolchain.report import chain
 from toolchain.report.markdown import MISSING, escape, figure, size, table
 from toolchain.report.pruning import pruning
+from toolchain.report.sparsity import sparsity
 from toolchain.report.strings import LANGUAGES, name_of, text
 
 __all__ = ["LANGUAGES", "report_name", "write_report"]
@@ -57,6 +58,7 @@ def _chain(manifest: Mapping[str, Any], language: str) -> str:
         "before_after": chain.before_and_after(manifest, language),
         "answers": chain.answers(manifest, language),
         "pruning": pruning(manifest, language),
+        "sparsity": sparsity(manifest, language),
         "training": chain.training(manifest, language),
     }
     return "\n\n".join(_section(key, language, body) for key, body in bodies.items() if body)

@@ -58,17 +58,18 @@ def _solve_block(
 ) -> torch.Tensor:
     """Zero a block's columns in place, from left to right, each error moved to the columns behind;
     the errors. Patterns choose group by group, on weights that were updated already."""
-    errors = torch.zeros_like(block)
+    columns = block.T.contiguous()  # one column at a time: rows of this
     chosen = torch.zeros_like(before) if mask is None else mask
-    for i in range(block.shape[1]):
+    errors = torch.zeros_like(columns)
+    for i in range(len(columns)):
         if mask is None and target.size and target.zeros and i % target.size == 0:
             group = slice(i, i + target.size)
-            scores = _scores(block[:, group], root[group, group], before[:, group])
+            scores = _scores(columns[group].T, root[group, group], before[:, group])
             chosen[:, group] = lowest_in_groups(scores, target.zeros, target.size)
-        errors[:, i] = torch.where(chosen[:, i], block[:, i], 0) / root[i, i]
-        block[:, i:] -= torch.outer(errors[:, i], root[i, i:])
-        block[:, i].masked_fill_(chosen[:, i], 0)
-    return errors
+        torch.mul(columns[i], chosen[:, i], out=errors[i]).div_(root[i, i])
+        columns[i + 1 :].addr_(root[i, i + 1 :], errors[i], alpha=-1)
+    block.copy_(columns.T.masked_fill(chosen, 0))
+    return errors.T
 
 
 def _scores(block: torch.Tensor, root: torch.Tensor, before: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,10 @@ The zeros themselves are the mask, so nothing else is stored:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from common.errors import UserError
 from common.files import write_json
@@ -66,19 +67,35 @@ def keep_zeros(base: Path, result: Path) -> int:
     if not names:
         return 0
     own = {tensor.name: tensor for tensor in inspect(result).tensors}
-    changed = 0
-    for tensor in inspect(base).tensors:
-        if tensor.name not in names:
-            continue
-        made = own.get(tensor.name)
+    changed, found = 0, []
+    for tensor in (one for one in inspect(base).tensors if one.name in names):
+        made = own.get(_name_in(own, tensor.name))
         if made is None or made.shape != tensor.shape:
             raise UserError(
                 f"{tensor.name} has zeros to keep and is not in {result.name} in its shape",
                 f"remove {RECORD} from the base to let them go",
             )
+        found.append(made.name)
         with tensor.file.open("rb") as source, made.file.open("r+b") as out:
             changed += _keep(source, tensor, out, made)
+    record = read_record(base)
+    assert record is not None  # it named the tensors
+    write_record(result, replace(record, tensors=tuple(found)))
     return changed
+
+
+def _name_in(own: Collection[str], name: str) -> str:
+    """The tensor's name in a network that may have it under another prefix (a head was put on)."""
+    if name in own:
+        return name
+    near = [one for one in own if one.endswith(f".{name}") or name.endswith(f".{one}")]
+    return near[0] if len(near) == 1 else name
+
+
+def read_names(folder: Path) -> tuple[str, ...]:
+    """The recorded tensors' names, kept or not; none without a record."""
+    record = read_record(folder)
+    return record.tensors if record is not None else ()
 
 
 def zeros_of(folder: Path, names: frozenset[str]) -> tuple[int, int]:
@@ -107,13 +124,14 @@ def _keep(source: IO[bytes], base: TensorHeader, out: IO[bytes], made: TensorHea
     return changed
 
 
-def _magnitudes(stream: IO[bytes], tensor: TensorHeader, start: int):  # type: ignore[no-untyped-def]
+def _magnitudes(stream: IO[bytes], tensor: TensorHeader, start: int) -> Any:
     """Bits without the sign: zero for both zeros."""
     bits = _read(stream, tensor, start)
     return bits << bits.dtype.type(1)
 
 
-def _read(stream: IO[bytes], tensor: TensorHeader, start: int):  # type: ignore[no-untyped-def]
+def _read(stream: IO[bytes], tensor: TensorHeader, start: int) -> Any:
+    """Up to `_BLOCK_ITEMS` values from the index `start` on, as unsigned integers."""
     import numpy as np
 
     kind = np.dtype(f"<u{_BYTES[tensor.dtype]}")
