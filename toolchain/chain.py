@@ -125,6 +125,19 @@ def _prune_vocab(state: State, say: Say) -> State:
     return state.after(made, job=_on(job, made))
 
 
+def _sparsify(state: State, say: Say) -> State:
+    from toolchain.compress.sparse import stage as sparsify
+
+    job = state.job
+    config = sparsify.Config(
+        text=text_input(job, job.texts.calibration),
+        settings=job.recipe.sparsify,
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(sparsify, job.source, config, job.workspace, say)
+    return state.after(made, job=_on(job, made))
+
+
 def _finetune(state: State, say: Say) -> State:
     from toolchain.train import finetune
 
@@ -195,6 +208,7 @@ def _evaluate(state: State, say: Say) -> State:
 _STEPS: dict[str, Callable[[State, Say], State]] = {
     "prune": _prune,
     "prune-vocab": _prune_vocab,
+    "sparsify": _sparsify,
     "finetune": _finetune,
     "merge": _merge,
     "evaluate": _evaluate,

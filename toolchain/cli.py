@@ -32,6 +32,7 @@ VERBS = {
     "data": "toolchain.commands.data",
     "prune": "toolchain.commands.prune",
     "prune-vocab": "toolchain.commands.prune_vocab",
+    "sparsify": "toolchain.commands.sparsify",
     "finetune": "toolchain.commands.finetune",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",

@@ -15,15 +15,16 @@ from common.errors import UserError, near_names
 from common.strict import Strict, parse, read_yaml
 from toolchain.compress.prune.settings import Prune
 from toolchain.compress.prune_vocab.settings import Vocabulary
+from toolchain.compress.sparse.settings import Sparsify
 from toolchain.train.settings import Finetune
 
 DEFAULT_RECIPE = "export"
 _RECIPES = Path(__file__).parent / "recipes"
 
 # What changes or measures the checkpoint, in any sensible order; then what makes the bundle.
-ChainStage = Literal["prune", "prune-vocab", "finetune", "merge", "evaluate"]
+ChainStage = Literal["prune", "prune-vocab", "sparsify", "finetune", "merge", "evaluate"]
 BundleStage = Literal["export", "bundle", "smoke"]
-_CUTS = ("prune", "prune-vocab")
+_CUTS = ("prune", "prune-vocab", "sparsify")
 _BUNDLE_ORDER = ("export", "bundle", "smoke")
 Scalar = bool | int | float | str
 
@@ -104,6 +105,7 @@ class Recipe(Strict):
     data: Data = Data()
     prune: Prune = Prune()
     vocabulary: Vocabulary = Vocabulary()
+    sparsify: Sparsify = Sparsify()
     finetune: Finetune = Finetune()
     merge: Merge = Merge()
     export: Export = Export()

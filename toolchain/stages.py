@@ -12,6 +12,7 @@ STAGES = {
     "prepare": "toolchain.data.prepare.stage",
     "prune": "toolchain.compress.prune.stage",
     "prune-vocab": "toolchain.compress.prune_vocab.stage",
+    "sparsify": "toolchain.compress.sparse.stage",
     "finetune": "toolchain.train.finetune",
     "merge": "toolchain.compress.merge",
     "evaluate": "toolchain.evaluate.measure",

@@ -26,6 +26,7 @@ from toolchain.compress.adapter import WEIGHTS, Adapter, adapter_digest, read_ad
 from toolchain.compress.base_record import check_base, is_proven
 from toolchain.compress.merge_plan import MergePlan, plan_merge
 from toolchain.compress.merge_write import write_shard
+from toolchain.compress.sparse.record import keep_zeros
 from toolchain.stage import Input, StageConfig
 
 NAME = "merge"
@@ -81,6 +82,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         ) from None
     peak_rss_bytes = _peak_rss_bytes()
     proof = _proof(source.path, adapter, out_dir, config)
+    zeroed = keep_zeros(source.path, out_dir)  # after the proof: peft knows no masks
     return artifacts.describe(
         out_dir,
         format=FORMAT,
@@ -97,6 +99,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             "base_proven": is_proven(adapter.record, source),
             "warnings": warnings,
             "verification": proof,
+            "zeros_kept": zeroed,
             "merge_peak_rss_bytes": peak_rss_bytes,
         },
     )

@@ -15,6 +15,7 @@ from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.documents import license_of
 from toolchain.checkpoint.inspect import inspect
+from toolchain.compress.sparse.record import read_names, zeros_of
 from toolchain.evaluate.measure import ANSWERS
 from toolchain.evaluate.measure import FORMAT as EVALUATION_FORMAT
 from toolchain.export.payload import model_bytes, payload_of
@@ -68,6 +69,7 @@ def make_manifest(
         "data": _data(config, steps, makers),
         "pruning": _pruning(steps),
         "vocabulary": _vocabulary(steps),
+        "sparsity": _sparsity(steps, config.checkpoint.path),
         "training": _training(steps),
         "evaluations": _evaluations(steps),
         "samples": _samples(steps),
@@ -123,6 +125,23 @@ def _vocabulary(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
         for step in steps
         if step.stage == "prune-vocab"
     ]
+
+
+def _sparsity(steps: Sequence[Artifact], checkpoint: Path) -> dict[str, Any] | None:
+    """Zeros when they were made, and those that are left in the checkpoint that was exported; the
+    last time it was done counts."""
+    made = [step for step in steps if step.stage == "sparsify"]
+    if not made:
+        return None
+    names = ("zeros", "linear_weights", "zero_share", "zero_share_of_all", "linear_bytes",
+             "bitmap_bytes", "passes", "notes")  # fmt: skip
+    facts = made[-1].measurements
+    left, total = zeros_of(checkpoint, frozenset(read_names(made[-1].path)))
+    return {
+        "settings": made[-1].config["settings"],
+        **{name: facts[name] for name in names},
+        "zero_share_at_the_end": round(left / total, 6) if total else None,
+    }
 
 
 def _bits(source: Artifact, model_file: str, config: Config) -> float:

@@ -57,6 +57,15 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "unknown token.",
         "**警告：** 留出文本中有 {count} 处无法再表示，变为未知 token。",
     ),
+    "sparsity": ("Zeros", "稀疏"),
+    "sparsity_dense": (
+        "GGUF and ONNX store zeros like any other weight: this file is neither smaller nor faster "
+        "by them. A runtime with sparse kernels could store the layers' weights in {bitmap} "
+        "(a bitmap and the rest) instead of {dense}, in the checkpoint's type.",
+        "GGUF 和 ONNX 按普通权重存储零：文件不会因此变小，解码也不会因此变快。"
+        "带稀疏内核的运行时可将各层权重（位图加非零值，按检查点的数据类型）"
+        "从 {dense} 存为 {bitmap}。",
+    ),
     "training": ("Training", "训练"),
     "figures_columns": ("figure | value", "指标 | 数值"),
     "loss_curve": ("loss curve", "损失曲线"),
@@ -172,6 +181,11 @@ _NAMES_ZH = {
     "prune-vocab": "裁剪词表后",
     "vocabulary": "词表大小",
     "weights": "权重",
+    "sparsify": "稀疏化后",
+    "zero_share": "零权重占各层线性权重的比例",
+    "zero_share_of_all": "零权重占全部参数的比例",
+    "zero_share_at_the_end": "导出的检查点中仍为零的比例",
+    "passes": "步骤",
     "parameters": "参数量",
     "file_bytes": "文件大小",
     "bytes_read_per_token": "每 token 读取字节",

@@ -8,6 +8,7 @@ from typing import Any
 from toolchain.report import chain
 from toolchain.report.markdown import MISSING, escape, figure, size, table
 from toolchain.report.pruning import pruning
+from toolchain.report.sparsity import sparsity
 from toolchain.report.strings import LANGUAGES, name_of, text
 from toolchain.report.vocabulary import vocabulary
 
@@ -59,6 +60,7 @@ def _chain(manifest: Mapping[str, Any], language: str) -> str:
         "answers": chain.answers(manifest, language),
         "pruning": pruning(manifest, language),
         "vocabulary_cut": vocabulary(manifest, language),
+        "sparsity": sparsity(manifest, language),
         "training": chain.training(manifest, language),
     }
     return "\n\n".join(_section(key, language, body) for key, body in bodies.items() if body)

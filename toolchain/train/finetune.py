@@ -25,6 +25,7 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
 from toolchain.checkpoint.intake import FORMAT, measurements
 from toolchain.compress.base_record import note_place, record_base
+from toolchain.compress.sparse.record import keep_zeros
 from toolchain.pipeline import STAGES_FOLDER, say_on_stderr
 from toolchain.stage import Input, StageConfig, resume_folder
 from toolchain.train import checkpoints, result
@@ -218,6 +219,7 @@ def _write(
     if settings.method == "full":
         trust = config.trust_remote_code
         result.write_checkpoint(checkpoint, source, job.kind, out_dir, trust_remote_code=trust)
+        keep_zeros(source.path, out_dir)
         return
     record = record_base(out_dir, source, "nf4" if settings.quantization == "nf4" else None)
     result.write_adapter(checkpoint, source, record.base_name, job.labels, out_dir)

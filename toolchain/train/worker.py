@@ -88,7 +88,9 @@ def _run(job: TrainJob, first: bool) -> tuple[int, int]:
         job.model, job.kind, job.labels, settings, trust_remote_code=job.trust_remote_code
     )
     points = points_of(job)
-    callbacks: list[object] = [Steering(points, settings.early_stopping_patience)]
+    callbacks: list[object] = [
+        Steering(points, settings.early_stopping_patience), *_keeping_zeros(job, network, first)
+    ]  # fmt: skip
     if first:
         per_step = job.tokens / job.rows * settings.rows_per_step
         callbacks.append(Progress(points.total_steps, per_step))
@@ -109,6 +111,24 @@ def _run(job: TrainJob, first: bool) -> tuple[int, int]:
             "gradient_checkpointing true",
         ) from None
     return trainer.state.global_step, points.total_steps
+
+
+def _keeping_zeros(job: TrainJob, network: object, first: bool) -> list[object]:
+    """What keeps the zeros of a sparse base: a callback, or masks on the adapter."""
+    from toolchain.compress.sparse.record import kept_tensors
+
+    names = kept_tensors(job.model)
+    if not names:
+        return []
+    from toolchain.compress.sparse.training import KeepZeros, mask_adapter
+
+    if first:
+        _say("the zeros of the sparse base are kept")
+    if job.settings.method == "full":
+        # Sharded parameters are no whole tensors: there the result's zeros are set at the end.
+        return [] if os.environ.get(_USE_FSDP) == "true" else [KeepZeros(names)]
+    mask_adapter(network, names)
+    return []
 
 
 def _settle_sharding(first: bool) -> None:

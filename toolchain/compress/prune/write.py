@@ -14,6 +14,7 @@ from common.files import write_json
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
 from toolchain.checkpoint.weights import INDEX, SINGLE
+from toolchain.compress.sparse.record import RECORD
 
 _SHARD_BYTES = 500_000_000  # held in memory
 # By new layer number, None for what is outside the layers: the parameters that change.
@@ -110,7 +111,7 @@ def _write_shards(tensors: Iterator[tuple[str, torch.Tensor]], out_dir: Path) ->
 def _copy_rest(source: Artifact, out_dir: Path) -> None:
     weights = {path.name for path in inspect(source.path).weight_files}
     for name in source.files:
-        if name in weights or name in (INDEX, CONFIG):
+        if name in weights or name in (INDEX, CONFIG, RECORD):  # zeros kept before may be filled
             continue
         (out_dir / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.path / name, out_dir / name)

@@ -1,0 +1,83 @@
+"""`edgeforge sparsify`: zeros in a model's weights, by share or by an N:M pattern."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolchain.options import add_options
+
+if TYPE_CHECKING:
+    from toolchain.artifact import Artifact
+
+HELP = "zero weights of a model: unstructured or N:M, for research and sparse runtimes"
+EXAMPLES = (
+    "edgeforge sparsify --model PATH_OR_HUB_ID --sparsity 0.5",
+    "edgeforge sparsify --model PATH --pattern 2:4 --method wanda",
+    "edgeforge sparsify --model PATH --sparsity 0.7 --schedule-steps 4",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    from toolchain.compress.sparse.settings import Sparsify
+    from toolchain.settings_options import add_settings
+
+    add_options(parser, "model")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build"),
+        metavar="DIR",
+        help="the result lies in DIR/<model>-sparse/ (default: build)",
+    )
+    parser.add_argument(
+        "--text", type=Path, metavar="FILE", help="calibration text (default: the model's own)"
+    )
+    add_settings(parser, Sparsify, "zeros")
+    add_options(parser, "json", "allow_pickle", "trust_remote_code")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Zero weights and say how many. Raises `UserError` for all that a user can mend."""
+    from toolchain.chain import text_file
+    from toolchain.checkpoint.intake import checkpoint_for_build
+    from toolchain.checkpoint.locate import locate, model_name
+    from toolchain.compress.sparse import stage
+    from toolchain.compress.sparse.settings import Sparsify
+    from toolchain.data.text import calibration_text
+    from toolchain.pipeline import Workspace, run_stage, say_on_stderr
+    from toolchain.settings_options import settings_of
+
+    settings = settings_of(args, Sparsify)
+    trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
+    folder = locate(args.model, **trust)
+    workspace = Workspace(args.out.absolute() / f"{model_name(args.model)}-sparse")
+    source, _ = checkpoint_for_build(folder, workspace, **trust)
+    config = stage.Config(
+        text=text_file(calibration_text(folder, args.text), workspace),
+        settings=settings,
+        trust_remote_code=args.trust_remote_code,
+    )
+    _print_result(args, run_stage(stage, source, config, workspace, say_on_stderr))
+    return 0
+
+
+def _print_result(args: argparse.Namespace, made: Artifact) -> None:
+    facts = made.measurements
+    if args.json:
+        head = {"result": str(made.path), "digest": made.digest}
+        print(json.dumps({**head, **facts}, indent=2, ensure_ascii=False))
+        return
+    print(f"sparse: {made.path}")
+    share, of_all = 100 * facts["zero_share"], 100 * facts["zero_share_of_all"]
+    weights, dense, bitmap = (
+        facts[name] / 1e6 for name in ("linear_weights", "linear_bytes", "bitmap_bytes")
+    )
+    print(f"  zeros: {share:.2f} % of {weights:.2f} M weights in the layers, {of_all:.2f} % of all")
+    print(f"  as a bitmap and the rest they would take {bitmap:.2f} instead of {dense:.2f} MB")
+    for note in facts["notes"]:
+        print(f"note: {note}")
+    print("next: measure it: edgeforge evaluate RESULT --against MODEL")

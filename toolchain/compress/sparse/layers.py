@@ -1,0 +1,187 @@
+"""One pass over a network: layer by layer its linear modules get their zeros.
+
+    for layer, changed in pruned_layers(info, layout, batches, settings, target): ...
+
+One layer is in memory at a time. What a layer sees went through the layers before with their zeros
+in place, as in SparseGPT and Wanda; all modules of a layer are measured on the layer as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from common.errors import UserError
+from toolchain.checkpoint.info import CheckpointInfo, TensorHeader
+from toolchain.compress.prune.calibration import Batch
+from toolchain.compress.prune.layout import Layout, Place
+from toolchain.compress.prune.paged import open_paged, reader, run_layer
+from toolchain.compress.prune.shape import places
+from toolchain.compress.sparse.methods import magnitude, sparsegpt, wanda
+from toolchain.compress.sparse.schedule import Target
+from toolchain.compress.sparse.settings import Sparsify
+from toolchain.compress.sparse.threshold import cut_below, global_threshold
+
+_WEIGHT = ".weight"
+Changed = Iterator[tuple[int, dict[str, torch.Tensor]]]
+
+
+def linear_weights(info: CheckpointInfo, layout: Layout) -> dict[str, Place]:
+    """Weights of the linear modules inside the layers, layer by layer. Raises `UserError` when
+    there are none."""
+    found = {
+        name: place
+        for name, place in places(info, layout).items()
+        if place.layer is not None and place.axes is not None and len(place.axes) == 2
+    }
+    if not found:
+        raise UserError(f"{info.path} has no linear modules in its layers")
+    return dict(sorted(found.items(), key=lambda item: item[1].layer or 0))
+
+
+def require_groups(info: CheckpointInfo, layout: Layout, settings: Sparsify) -> None:
+    """Raise a `UserError` that names the tensors whose rows a pattern does not divide."""
+    if settings.group is None:
+        return
+    own, size = linear_weights(info, layout), settings.group[1]
+    faults = [t for t in info.tensors if t.name in own and t.shape[-1] % size]
+    if faults:
+        raise UserError(
+            f"pattern {settings.pattern} does not fit: rows of {faults[0].name} have "
+            f"{faults[0].shape[-1]} weights, not a multiple of {size} ({len(faults)} tensors)",
+            f"take another pattern, or sparsity: {settings.share:g}",
+            details=[_row(tensor) for tensor in faults[1:10]],
+        )
+
+
+def pruned_layers(
+    info: CheckpointInfo,
+    layout: Layout,
+    batches: Sequence[Batch],
+    settings: Sparsify,
+    target: Target,
+) -> Changed:
+    """For each layer, in order, its changed weights. Raises `UserError` when weights or activations
+    are not numbers."""
+    by_layer: dict[int, list[str]] = {}
+    own = linear_weights(info, layout)
+    for name, place in own.items():
+        assert place.layer is not None
+        by_layer.setdefault(place.layer, []).append(name)
+    if settings.method == "magnitude":
+        yield from _by_magnitude(info, by_layer, settings, target)
+        return
+    network = open_paged(info, layout)
+    inputs = network.layer_inputs(batches)
+    with torch.no_grad():
+        for layer, names in by_layer.items():
+            with network.loaded(layer) as module:
+                parts = {n: own[n].rest.removesuffix(_WEIGHT) for n in names}
+                seen = _Inputs(parts.values(), full=settings.method == "sparsegpt")
+                seen.watch(module, batches, inputs.hidden, [k[layer] for k in inputs.keywords])
+                changed = {}
+                for name, part in parts.items():
+                    linear = module.get_submodule(part)
+                    _require_numbers(name, linear.weight, seen.of(part))
+                    new = _new_weight(linear.weight, seen.of(part), settings, target)
+                    linear.weight = torch.nn.Parameter(new, requires_grad=False)
+                    changed[name] = new
+                for index, hidden in enumerate(inputs.hidden):
+                    inputs.hidden[index] = run_layer(module, hidden, inputs.keywords[index][layer])
+            yield layer, changed
+
+
+def _new_weight(
+    weight: torch.Tensor, seen: torch.Tensor, settings: Sparsify, target: Target
+) -> torch.Tensor:
+    if settings.method == "wanda":
+        return wanda(weight, seen, target)
+    return sparsegpt(weight, seen, target, settings.block_columns, settings.damping)
+
+
+def _by_magnitude(
+    info: CheckpointInfo, by_layer: dict[int, list[str]], settings: Sparsify, target: Target
+) -> Changed:
+    """Needs no text, and no network."""
+    read = reader(info)
+
+    def checked(name: str) -> torch.Tensor:
+        weight = read(name)
+        _require_numbers(name, weight)
+        return weight
+
+    if settings.scope == "layer":
+        for layer, names in by_layer.items():
+            yield layer, {name: magnitude(checked(name), target) for name in names}
+        return
+    everything = [name for names in by_layer.values() for name in names]
+    limit = global_threshold(checked, everything, target.share)
+    for layer, names in by_layer.items():
+        yield layer, {name: cut_below(read(name), limit) for name in names}
+
+
+@dataclass
+class _Inputs:
+    """What a layer's linear modules are fed with, as means over tokens: x·xᵀ [inputs, inputs] with
+    `full`, else its diagonal. Modules fed with one tensor (q, k, v) share one."""
+
+    names: Any
+    full: bool
+    valid: torch.Tensor | None = None
+    tokens: int = 0
+    _sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    _owner: dict[str, str] = field(default_factory=dict)
+    _now: list[tuple[torch.Tensor, str]] = field(default_factory=list)
+
+    def watch(
+        self,
+        module: Any,
+        batches: Sequence[Batch],
+        hidden: Sequence[torch.Tensor],
+        keywords: Sequence[dict[str, Any]],
+    ) -> None:
+        """Run the layer on all batches."""
+        hooks = [
+            module.get_submodule(name).register_forward_pre_hook(self._hook(name))
+            for name in self.names
+        ]
+        for index, batch in enumerate(batches):
+            self.valid = batch.valid
+            run_layer(module, hidden[index], keywords[index])
+            self._now.clear()
+            self.tokens += batch.tokens
+        for hook in hooks:
+            hook.remove()
+
+    def of(self, name: str) -> torch.Tensor:
+        """The mean for a module."""
+        return self._sums[self._owner[name]] / self.tokens
+
+    def _hook(self, name: str) -> Any:
+        def hook(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
+            if name not in self._owner:
+                same = (owner for fed, owner in self._now if fed is args[0])
+                self._owner[name] = next(same, name)
+            if self._owner[name] != name:
+                return
+            self._now.append((args[0], name))
+            inputs = args[0][self.valid]
+            own = inputs.T @ inputs if self.full else inputs.square().sum(0)
+            self._sums[name] = self._sums[name] + own if name in self._sums else own
+
+        return hook
+
+
+def _require_numbers(name: str, *values: torch.Tensor) -> None:
+    if not all(bool(torch.isfinite(value).all()) for value in values):
+        raise UserError(
+            f"{name} or what it is fed with is not a number everywhere",
+            "the weights hold NaN or overflow: check the checkpoint",
+        )
+
+
+def _row(tensor: TensorHeader) -> str:
+    return f"{tensor.name}: {list(tensor.shape)}"

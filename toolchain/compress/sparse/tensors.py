@@ -1,0 +1,28 @@
+"""A checkpoint's tensors as they are, for writing it anew with some of them changed."""
+
+from __future__ import annotations
+
+import torch
+
+from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.compress.prune.layout import Layout
+from toolchain.compress.prune.paged import reader
+from toolchain.compress.prune.shape import places
+
+
+class OwnTensors:
+    """Names, layers, values (float32) and types of a checkpoint's tensors."""
+
+    def __init__(self, info: CheckpointInfo, layout: Layout) -> None:
+        self.layer_of = {name: place.layer for name, place in places(info, layout).items()}
+        self.names = list(self.layer_of)
+        self._read = reader(info)
+        self._dtypes = {tensor.name: tensor.dtype for tensor in info.tensors}
+
+    def read(self, name: str) -> torch.Tensor:
+        """A tensor."""
+        return self._read(name)
+
+    def dtype(self, name: str) -> str:
+        """The dtype that safetensors names for it."""
+        return self._dtypes[name]
