@@ -23,8 +23,8 @@ from toolchain.data.home_control import DEFAULT_DEVICES, RESERVED_DEVICES, gener
 
 NEW_DEVICE = RESERVED_DEVICES[0]
 SETTINGS = (
-    "{rank: 32, alpha: 32, learning_rate: 1.0e-3, epochs: 4, batch_size: 4, dropout: 0.0, "
-    "packing: true, max_tokens: 256}"
+    "{rank: 32, alpha: 32, learning_rate: 1.0e-3, epochs: 2, batch_size: 4, dropout: 0.0, "
+    "packing: true, max_tokens: 256, modules_to_save: [embed_tokens]}"
 )
 RECIPE = """\
 stages: [evaluate, finetune, merge, evaluate]
@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the data, run the recipe, print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--out", type=Path, default=Path("build/new-domain"), metavar="DIR")
-    parser.add_argument("--new", type=int, default=3000, metavar="N", help="new requests")
-    parser.add_argument("--old", type=int, default=2000, metavar="N", help="old requests")
+    parser.add_argument("--new", type=int, default=8000, metavar="N", help="new requests")
+    parser.add_argument("--old", type=int, default=2500, metavar="N", help="old requests")
     parser.add_argument("--examples", type=int, default=500, metavar="N", help="test requests")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument(
