@@ -28,6 +28,8 @@ from toolchain.compress.prune.tensors import CutTensors
 RIDGE = 0.05  # of the mean of the inputs' second moments
 
 
+# As a decorator: a generator that waits inside `with` would switch gradients off for its caller.
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def recover(
     info: CheckpointInfo,
     layout: Layout,
@@ -43,20 +45,19 @@ def recover(
     small = PagedNetwork(info.path, config, layout, prefix, tensors.names, tensors.read)
     streams, own_streams = original.layer_inputs(batches), small.layer_inputs(batches)
     new = {number: index for index, number in enumerate(cut.layers)}
-    with torch.no_grad():
-        for number in range(cut.original.layers):
-            targets = Targets(original, number, layout, streams, batches, cut)
-            if number not in new:
-                continue
-            layer = new[number]
-            with small.loaded(layer) as module:
-                fitted = _Fitting(module, layer, own_streams, batches, cut, targets, layout)
-                changed = fitted.rescale_norms()
-                for name in (layout.attention_out, layout.ffn_out):
-                    changed |= {f"{name}.{k}": value for k, value in fitted.fit(name).items()}
-                fitted.advance()
-            yield layer, {f"{prefix}{layout.layer}.{layer}.{k}": v for k, v in changed.items()}
-        yield None, _final_norm(layout, prefix, cut, tensors, streams, batches)
+    for number in range(cut.original.layers):
+        targets = Targets(original, number, layout, streams, batches, cut)
+        if number not in new:
+            continue
+        layer = new[number]
+        with small.loaded(layer) as module:
+            fitted = _Fitting(module, layer, own_streams, batches, cut, targets, layout)
+            changed = fitted.rescale_norms()
+            for name in (layout.attention_out, layout.ffn_out):
+                changed |= {f"{name}.{k}": value for k, value in fitted.fit(name).items()}
+            fitted.advance()
+        yield layer, {f"{prefix}{layout.layer}.{layer}.{k}": v for k, v in changed.items()}
+    yield None, _final_norm(layout, prefix, cut, tensors, streams, batches)
 
 
 def _final_norm(

@@ -57,6 +57,8 @@ def require_groups(info: CheckpointInfo, layout: Layout, settings: Sparsify) -> 
         )
 
 
+# As a decorator: a generator that waits inside `with` would switch gradients off for its caller.
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def pruned_layers(
     info: CheckpointInfo,
     layout: Layout,
@@ -76,22 +78,21 @@ def pruned_layers(
         return
     network = open_paged(info, layout)
     inputs = network.layer_inputs(batches)
-    with torch.no_grad():
-        for layer, names in by_layer.items():
-            with network.loaded(layer) as module:
-                parts = {n: own[n].rest.removesuffix(_WEIGHT) for n in names}
-                seen = _Inputs(parts.values(), full=settings.method == "sparsegpt")
-                seen.watch(module, batches, inputs.hidden, [k[layer] for k in inputs.keywords])
-                changed = {}
-                for name, part in parts.items():
-                    linear = module.get_submodule(part)
-                    _require_numbers(name, linear.weight, seen.of(part))
-                    new = _new_weight(linear.weight, seen.of(part), settings, target)
-                    linear.weight = torch.nn.Parameter(new, requires_grad=False)
-                    changed[name] = new
-                for index, hidden in enumerate(inputs.hidden):
-                    inputs.hidden[index] = run_layer(module, hidden, inputs.keywords[index][layer])
-            yield layer, changed
+    for layer, names in by_layer.items():
+        with network.loaded(layer) as module:
+            parts = {n: own[n].rest.removesuffix(_WEIGHT) for n in names}
+            seen = _Inputs(parts.values(), full=settings.method == "sparsegpt")
+            seen.watch(module, batches, inputs.hidden, [k[layer] for k in inputs.keywords])
+            changed = {}
+            for name, part in parts.items():
+                linear = module.get_submodule(part)
+                _require_numbers(name, linear.weight, seen.of(part))
+                new = _new_weight(linear.weight, seen.of(part), settings, target)
+                linear.weight = torch.nn.Parameter(new, requires_grad=False)
+                changed[name] = new
+            for index, hidden in enumerate(inputs.hidden):
+                inputs.hidden[index] = run_layer(module, hidden, inputs.keywords[index][layer])
+        yield layer, changed
 
 
 def _new_weight(
