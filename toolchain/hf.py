@@ -65,9 +65,8 @@ def torch_model(
     error, unless `new_head` is given: settings of a head that others will fill.
 
     Where memory is short for float32 weights they stay as the checkpoint has them, and each module
-    widens its own while it runs: the same results. Torch computes on the cores that are idle now:
-    its threads wait for each other too. Raises `UserError` when memory is too small or the weights
-    do not load.
+    widens its own while it runs: the same results. Torch computes on the cores that are idle now.
+    Raises `UserError` when memory is too small or the weights do not load.
     """
     import torch
     import transformers
@@ -99,13 +98,22 @@ def torch_model(
             f"the weights of {checkpoint} lack {', '.join(sorted(loaded['missing_keys'])[:3])}",
             "fetch all weights, or train the head: it has no meaning yet",
         )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(min(threads, idle_cores()))
+    with idle_threads(), torch.inference_mode():
+        yield widen(model) if narrow else model.to(device)
+
+
+@contextmanager
+def idle_threads() -> Iterator[None]:
+    """Torch computes on the cores that are idle now: on busy ones its threads wait for each other,
+    up to sixty times as long, as measured."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, idle_cores()))
     try:
-        with torch.inference_mode():
-            yield widen(model) if narrow else model.to(device)
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def torch_memory_bytes(info: CheckpointInfo) -> tuple[int, int]:

@@ -176,6 +176,11 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
 
 
+def shipped_text(name: str) -> str:
+    """A shipped recipe as it is written."""
+    return (_RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def load_recipe(name_or_file: str | None, data: Sequence[Path] = ()) -> Recipe:
     """A recipe ready to run: `read_recipe`, its files found, its data files those of `data` where
     some are given."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint_verbs import add_out, add_text, calibration_input, opened, print_json
 from toolchain.options import add_options
 
 if TYPE_CHECKING:
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from toolchain.compress.prune.stage import Config
     from toolchain.pipeline import Workspace
 
+ENDING = "pruned"
 HELP = "cut heads, FFN channels, layers or width out of a model"
 EXAMPLES = (
     "edgeforge prune --model PATH_OR_HUB_ID --ratio 0.2",
@@ -31,16 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from toolchain.settings_options import add_settings
 
     add_options(parser, "model")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build"),
-        metavar="DIR",
-        help="the result lies in DIR/<model>-pruned/ (default: build)",
-    )
-    parser.add_argument(
-        "--text", type=Path, metavar="FILE", help="calibration text (default: the model's own)"
-    )
+    add_out(parser, ENDING)
+    add_text(parser)
     parser.add_argument(
         "--sweep",
         type=_ratios,
@@ -53,24 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prune, sweep, or say what would be cut. Raises `UserError` for all that a user can mend."""
-    from toolchain.checkpoint.intake import checkpoint_for_build
-    from toolchain.checkpoint.locate import locate, model_name
     from toolchain.compress.prune.settings import Prune
     from toolchain.compress.prune.stage import Config
-    from toolchain.pipeline import Workspace
     from toolchain.settings_options import settings_of
 
     settings = settings_of(args, Prune)
-    trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
-    folder = locate(args.model, **trust)
-    out = args.out.absolute()
-    with ExitStack() as stack:
-        root = out / f"{model_name(args.model)}-pruned"
-        if args.dry_run:
-            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeforge-")))
-        workspace = Workspace(root)
-        source, _ = checkpoint_for_build(folder, workspace, **trust)
-        text = _text(args, folder, workspace)
+    with opened(args, ENDING) as (folder, source, workspace):
+        text = calibration_input(args, folder, workspace)
         config = Config(text=text, settings=settings, trust_remote_code=args.trust_remote_code)
         if args.dry_run:
             return _print_plan(args, source, settings)
@@ -93,13 +73,6 @@ def _ratios(text: str) -> tuple[float, ...]:
             f"'{text}': give ratios above 0 and up to {MOST}, as 0.1,0.2"
         )
     return found
-
-
-def _text(args: argparse.Namespace, folder: Path, workspace: Workspace) -> Any:
-    from toolchain.chain import text_file
-    from toolchain.data.text import calibration_text
-
-    return text_file(calibration_text(folder, args.text), workspace)
 
 
 def _prune(source: Artifact, config: Config, workspace: Workspace) -> Artifact:
@@ -150,8 +123,7 @@ def _print_plan(args: argparse.Namespace, source: Artifact, settings: Any) -> in
 def _print_result(args: argparse.Namespace, made: Artifact) -> None:
     facts = made.measurements
     if args.json:
-        head = {"result": str(made.path), "digest": made.digest}
-        print(json.dumps({**head, **facts}, indent=2, ensure_ascii=False))
+        print_json(made)
         return
     print(f"pruned: {made.path}")
     print(f"  {facts['parameters_before'] / 1e6:.2f} → {facts['parameters_after'] / 1e6:.2f} M "

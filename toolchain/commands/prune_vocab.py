@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint_verbs import add_out, opened, print_json
 from toolchain.options import add_options
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from toolchain.compress.prune_vocab.stage import Config
     from toolchain.pipeline import Workspace
 
+ENDING = "vocabulary"
 HELP = "drop tokens that your text never has, and their rows of the weights"
 EXAMPLES = (
     "edgeforge prune-vocab --model PATH_OR_HUB_ID --text my-data.jsonl",
@@ -31,13 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from toolchain.settings_options import add_settings
 
     add_options(parser, "model")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build"),
-        metavar="DIR",
-        help="the result lies in DIR/<model>-vocabulary/ (default: build)",
-    )
+    add_out(parser, ENDING)
     parser.add_argument(
         "--evaluation",
         type=Path,
@@ -50,22 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Cut, or say what would stay. Raises `UserError` for all that a user can mend."""
-    from toolchain.checkpoint.intake import checkpoint_for_build
-    from toolchain.checkpoint.locate import locate, model_name
     from toolchain.compress.prune_vocab import stage
     from toolchain.compress.prune_vocab.settings import Vocabulary
-    from toolchain.pipeline import Workspace, run_stage, say_on_stderr
+    from toolchain.pipeline import run_stage, say_on_stderr
     from toolchain.settings_options import settings_of
 
     settings = settings_of(args, Vocabulary)
-    trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
-    folder = locate(args.model, **trust)
-    with ExitStack() as stack:
-        root = args.out.absolute() / f"{model_name(args.model)}-vocabulary"
-        if args.dry_run:
-            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeforge-")))
-        workspace = Workspace(root)
-        source, _ = checkpoint_for_build(folder, workspace, **trust)
+    with opened(args, ENDING) as (folder, source, workspace):
         config = _config(args, folder, settings, workspace)
         if args.dry_run:
             return _print_plan(args, source, config)
@@ -116,8 +101,7 @@ def _print_plan(args: argparse.Namespace, source: Artifact, config: Config) -> i
 def _print_result(args: argparse.Namespace, made: Artifact) -> None:
     facts = made.measurements
     if args.json:
-        head = {"result": str(made.path), "digest": made.digest}
-        print(json.dumps({**head, **facts}, indent=2, ensure_ascii=False))
+        print_json(made)
         return
     old, new = facts["weight_bytes_before_after"]
     print("vocabulary: {} → {} tokens".format(*facts["vocabulary"]))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolchain.checkpoint_verbs import add_out, add_text, calibration_input, opened, print_json
 from toolchain.options import add_options
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
 
+ENDING = "sparse"
 HELP = "zero weights of a model: unstructured or N:M, for research and sparse runtimes"
 EXAMPLES = (
     "edgeforge sparsify --model PATH_OR_HUB_ID --sparsity 0.5",
@@ -26,50 +26,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from toolchain.settings_options import add_settings
 
     add_options(parser, "model")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build"),
-        metavar="DIR",
-        help="the result lies in DIR/<model>-sparse/ (default: build)",
-    )
-    parser.add_argument(
-        "--text", type=Path, metavar="FILE", help="calibration text (default: the model's own)"
-    )
+    add_out(parser, ENDING)
+    add_text(parser)
     add_settings(parser, Sparsify, "zeros")
     add_options(parser, "json", "allow_pickle", "trust_remote_code")
 
 
 def run(args: argparse.Namespace) -> int:
     """Zero weights and say how many. Raises `UserError` for all that a user can mend."""
-    from toolchain.chain import text_file
-    from toolchain.checkpoint.intake import checkpoint_for_build
-    from toolchain.checkpoint.locate import locate, model_name
     from toolchain.compress.sparse import stage
     from toolchain.compress.sparse.settings import Sparsify
-    from toolchain.data.text import calibration_text
-    from toolchain.pipeline import Workspace, run_stage, say_on_stderr
+    from toolchain.pipeline import run_stage, say_on_stderr
     from toolchain.settings_options import settings_of
 
     settings = settings_of(args, Sparsify)
-    trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
-    folder = locate(args.model, **trust)
-    workspace = Workspace(args.out.absolute() / f"{model_name(args.model)}-sparse")
-    source, _ = checkpoint_for_build(folder, workspace, **trust)
-    config = stage.Config(
-        text=text_file(calibration_text(folder, args.text), workspace),
-        settings=settings,
-        trust_remote_code=args.trust_remote_code,
-    )
-    _print_result(args, run_stage(stage, source, config, workspace, say_on_stderr))
+    with opened(args, ENDING) as (folder, source, workspace):
+        config = stage.Config(
+            text=calibration_input(args, folder, workspace),
+            settings=settings,
+            trust_remote_code=args.trust_remote_code,
+        )
+        made = run_stage(stage, source, config, workspace, say_on_stderr)
+    _print_result(args, made)
     return 0
 
 
 def _print_result(args: argparse.Namespace, made: Artifact) -> None:
     facts = made.measurements
     if args.json:
-        head = {"result": str(made.path), "digest": made.digest}
-        print(json.dumps({**head, **facts}, indent=2, ensure_ascii=False))
+        print_json(made)
         return
     print(f"sparse: {made.path}")
     share, of_all = 100 * facts["zero_share"], 100 * facts["zero_share_of_all"]

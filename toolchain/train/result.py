@@ -14,6 +14,7 @@ from common.files import read_json, write_json, write_text
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
 from toolchain.checkpoint.weights import INDEX
+from toolchain.report.svg import new_figure, save_svg
 from toolchain.train.job import Kind
 
 LOG, CURVE, LABELS = "training_log.jsonl", "loss_curve.svg", "labels.json"
@@ -93,12 +94,7 @@ def write_log(history: History, out: Path) -> None:
 
 def write_curve(history: History, out: Path) -> None:
     """`loss_curve.svg`: loss over steps, and validation loss where there is one."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasSVG(figure)
+    figure = new_figure()
     axes = figure.add_subplot()
     for key, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o-")):
         points = [(entry["step"], entry[key]) for entry in history if key in entry]
@@ -108,9 +104,7 @@ def write_curve(history: History, out: Path) -> None:
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)
     axes.legend()
-    # Ids from a fixed salt and no date: the same file for the same run.
-    with matplotlib.rc_context({"svg.hashsalt": "edgeforge", "svg.fonttype": "path"}):
-        figure.savefig(out / CURVE, format="svg", metadata={"Date": None, "Creator": None})
+    save_svg(figure, out / CURVE)
 
 
 def _dtype(source: Artifact) -> str:

@@ -18,7 +18,7 @@ from toolchain.compress.prune.cut import Cut
 from toolchain.compress.prune.layout import find_layout, prefix_of
 from toolchain.compress.prune.scores import score
 from toolchain.compress.prune.settings import Prune
-from toolchain.compress.prune.shape import count_parameters, read_shape, with_sizes
+from toolchain.compress.prune.shape import parameter_counter, read_shape, with_sizes
 from toolchain.compress.prune.stage import _Maker
 
 
@@ -54,7 +54,7 @@ def make(folder: Path, out_dir: Path, sizes: dict[str, int], **settings: Any) ->
     maker = _Maker(as_source(folder), info, layout, wanted, batches,
                    score(info, layout, batches, wanted))  # fmt: skip
     shape = with_sizes(maker.shape, **sizes)
-    parameters, whole = (count_parameters(info, layout, one) for one in (shape, maker.shape))
+    parameters, whole = map(parameter_counter(info, layout), (shape, maker.shape))
     candidate = Candidate(shape, parameters, 1 - parameters / whole, 1)
     return Made(maker, candidate, maker.make(candidate, out_dir))
 

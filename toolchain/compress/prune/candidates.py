@@ -11,7 +11,7 @@ from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.config import acceptance
 from toolchain.compress.prune.layout import Layout
 from toolchain.compress.prune.settings import MOST, Prune
-from toolchain.compress.prune.shape import Shape, count_parameters, read_shape, with_sizes
+from toolchain.compress.prune.shape import Shape, parameter_counter, read_shape, with_sizes
 
 TOLERANCE = 0.01  # of all parameters
 SMALLEST_BLOCK = 32  # of every format here
@@ -45,17 +45,16 @@ def find_candidates(info: CheckpointInfo, layout: Layout, settings: Prune) -> Ch
     """
     settings, left_out = _possible_axes(layout, settings)
     original = read_shape(info, layout)
-    total = count_parameters(info, layout, original)
+    count = parameter_counter(info, layout)
+    total = count(original)
     ratio = _wanted(info, settings, total)
     block = block_values(settings.file_type)
     steps = [block, SMALLEST_BLOCK] if settings.snap == "auto" else [_step(settings.snap)]
     accepts = acceptance(info, layout, original)
     nearest: list[Candidate] = []
     for step in dict.fromkeys(steps):
-        shapes = filter(
-            accepts, _legal(original, layout, settings, ratio, step, _counter(info, layout))
-        )
-        made = [_candidate(info, layout, shape, total, step) for shape in shapes]
+        shapes = filter(accepts, _legal(original, layout, settings, ratio, step, count))
+        made = [_candidate(shape, count(shape), total, step) for shape in shapes]
         found = [one for one in made if abs(one.ratio - ratio) <= TOLERANCE]
         if found:
             return Choices(
@@ -101,10 +100,6 @@ def _wanted(info: CheckpointInfo, settings: Prune, total: int) -> float:
 
 def _step(snap: int | str) -> int:
     return snap if isinstance(snap, int) else 1
-
-
-def _counter(info: CheckpointInfo, layout: Layout) -> Callable[[Shape], int]:
-    return lambda shape: count_parameters(info, layout, shape)
 
 
 def _legal(
@@ -158,10 +153,7 @@ def _nearest_ffn(
     return sorted({min(max(width, min(step, shape.ffn)), shape.ffn) for width in found})
 
 
-def _candidate(
-    info: CheckpointInfo, layout: Layout, shape: Shape, total: int, step: int
-) -> Candidate:
-    parameters = count_parameters(info, layout, shape)
+def _candidate(shape: Shape, parameters: int, total: int, step: int) -> Candidate:
     return Candidate(shape, parameters, 1 - parameters / total, step)
 
 

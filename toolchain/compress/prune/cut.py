@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from common.errors import UserError
 from toolchain.checkpoint.info import CheckpointInfo
-from toolchain.compress.prune.config import read_by_transformers, sized_config
+from toolchain.compress.prune.config import read_by_transformers
 from toolchain.compress.prune.layout import Layout, Place, parts
 from toolchain.compress.prune.scores import Scores
 from toolchain.compress.prune.shape import Shape
@@ -84,11 +83,6 @@ def expected_cost(cut: Cut, scores: Scores) -> float:
             cost += float(own.sum() - own[getattr(cut, axis)[layer]].sum())
     hidden = scores.hidden
     return cost + float(hidden.sum() - hidden[cut.hidden].sum()) * cut.original.layers
-
-
-def cut_config(info: CheckpointInfo, layout: Layout, cut: Cut) -> dict[str, Any]:
-    """config.json of the cut network."""
-    return sized_config(info, layout, cut.shape, cut.layers)
 
 
 def require_known(places: Mapping[str, Place], cut: Cut) -> None:

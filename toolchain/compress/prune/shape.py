@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -68,20 +69,27 @@ def places(info: CheckpointInfo, layout: Layout) -> dict[str, Place]:
     return {tensor.name: place_of(layout, prefix, tensor.name) for tensor in info.tensors}
 
 
-def count_parameters(info: CheckpointInfo, layout: Layout, shape: Shape) -> int:
-    """Parameters of the checkpoint with other sizes; a stored copy of a tied head is none."""
+def parameter_counter(info: CheckpointInfo, layout: Layout) -> Callable[[Shape], int]:
+    """Counts the parameters of the checkpoint with other sizes; a stored copy of a tied head is
+    none. Its tensors are looked at once, however many shapes are counted."""
     where = places(info, layout)
     head = config_facts.output_head(list(where)) if info.tied_embeddings else None
-    total = 0
-    for tensor in info.tensors:
-        place = where[tensor.name]
-        if config_facts.is_buffer(tensor.name) or tensor.name == head:
-            continue
-        if place.layer not in (None, 0):
-            continue
-        count = math.prod(tensor_shape(tensor.shape, place, shape))
-        total += count * (1 if place.layer is None else shape.layers)
-    return total
+    own = [
+        (tensor.shape, where[tensor.name])
+        for tensor in info.tensors
+        if not config_facts.is_buffer(tensor.name)
+        and tensor.name != head
+        and where[tensor.name].layer in (None, 0)
+    ]
+
+    def count(shape: Shape) -> int:
+        return sum(
+            math.prod(tensor_shape(sizes, place, shape))
+            * (1 if place.layer is None else shape.layers)
+            for sizes, place in own
+        )
+
+    return count
 
 
 def tensor_shape(own: tuple[int, ...], place: Place, shape: Shape) -> tuple[int, ...]:

@@ -73,6 +73,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     maker = _Maker(source, info, layout, settings, batches, scores)
     chosen, tried = _choose(maker, choices)
     maker.make(chosen, out_dir)
+    made = inspect(out_dir)
     return artifacts.describe(
         out_dir,
         format=FORMAT,
@@ -81,14 +82,14 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         parents=[source.digest, config.text.digest],
         versions={tool: version(tool) for tool in TOOLS},
         measurements={
-            **measurements(inspect(out_dir)),
+            **measurements(made),
             "parameters_before": choices.parameters,
             "parameters_after": chosen.parameters,
             "wanted_ratio": choices.ratio,
             "ratio": chosen.ratio,
             "shape_before": choices.original.text(),
             "shape": chosen.shape.text(),
-            "sizes": _sizes(info, inspect(out_dir), settings.file_type),
+            "sizes": _sizes(info, made, settings.file_type),
             "kept_layers": list(maker.cut(chosen).layers),
             "width_step": chosen.step,
             "notes": list(choices.notes),
@@ -135,7 +136,8 @@ class _Maker:
         self, candidate: Candidate, out_dir: Path, batches: Sequence[Batch] | None = None
     ) -> Path:
         """Write the candidate's checkpoint; recovery sees `batches`, all of them by default."""
-        from toolchain.compress.prune.cut import cut_config, require_known
+        from toolchain.compress.prune.config import sized_config
+        from toolchain.compress.prune.cut import require_known
         from toolchain.compress.prune.recover import recover
         from toolchain.compress.prune.shape import places
         from toolchain.compress.prune.tensors import CutTensors
@@ -143,7 +145,7 @@ class _Maker:
 
         cut = self.cut(candidate)
         require_known(places(self.info, self.layout), cut)
-        config = cut_config(self.info, self.layout, cut)
+        config = sized_config(self.info, self.layout, cut.shape, cut.layers)
         tensors = CutTensors(self.info, self.layout, cut)
         changed: Changes = iter(())
         if self.settings.recover:

@@ -7,7 +7,6 @@ best.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import write_json, write_text
+from toolchain.report.svg import new_figure, save_svg
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
@@ -195,28 +195,20 @@ def _conclude(
 
 def _write_recipe(path: Path, config: Config, ratio: float) -> None:
     """Recipe prune-lora with the recommended ratio and these settings."""
+    import yaml
+
+    from toolchain.recipe import shipped_text
+
     settings = config.settings.model_dump(mode="json", exclude_defaults=True)
-    settings = {
-        **{k: v for k, v in settings.items() if k not in ("parameters", "size_bytes")},
-        "ratio": ratio,
-    }
-    lines = [
-        "# Written by edgeforge prune --sweep: the largest ratio before the cliff.",
-        "stages: [evaluate, prune, evaluate, finetune, merge, evaluate, export, bundle, smoke]",
-        "data: {own: true}",
-        f"prune: {json.dumps(settings)}",
-        "finetune: {rank: 16, alpha: 16, epochs: 2, batch_size: 4, packing: true, max_tokens: 256}",
-    ]
-    write_text(path, "\n".join(lines) + "\n")
+    aims = ("ratio", "parameters", "size_bytes")
+    recipe = yaml.safe_load(shipped_text("prune-lora"))
+    recipe["prune"] = {**{k: v for k, v in settings.items() if k not in aims}, "ratio": ratio}
+    head = "# Written by edgeforge prune --sweep: the largest ratio before the cliff.\n"
+    write_text(path, head + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
 
 
 def _write_curve(path: Path, points: Sequence[Point], cliff: float | None) -> None:
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasSVG(figure)
+    figure = new_figure()
     axes = figure.add_subplot()
     removed = [100 * point.ratio for point in points]
     axes.plot(removed, [point.kld for point in points], "o-", label="KLD to the original, nats")
@@ -231,5 +223,4 @@ def _write_curve(path: Path, points: Sequence[Point], cliff: float | None) -> No
         speeds.set_ylabel("decode speed against the original")
     axes.grid(alpha=0.3)
     axes.legend()
-    with matplotlib.rc_context({"svg.hashsalt": "edgeforge", "svg.fonttype": "path"}):
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    save_svg(figure, path)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
-from runtimes.threads import idle_cores
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
@@ -22,6 +20,7 @@ from toolchain.checkpoint.intake import FORMAT, measurements
 from toolchain.compress.sparse.record import Sparsity, write_record, zeros_of
 from toolchain.compress.sparse.schedule import targets
 from toolchain.compress.sparse.settings import Sparsify
+from toolchain.hf import idle_threads
 from toolchain.stage import Input, StageConfig
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     layout = find_layout(info)
     require_groups(info, layout, settings)
     batches = _batches(source, config)
-    with _idle_threads():
+    with idle_threads():
         _run_passes(source, info, layout, batches, settings, out_dir)
     names = tuple(linear_weights(info, layout))
     write_record(out_dir, Sparsity(names, settings.keep_masks, settings.pattern))
@@ -80,19 +79,6 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             "wall_sec": round(time.perf_counter() - start, 3),
         },
     )
-
-
-@contextmanager
-def _idle_threads() -> Iterator[None]:
-    """On busy cores torch's threads wait for each other: sixty times as long, as measured."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, idle_cores()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _batches(source: Artifact, config: Config) -> list[Batch]:

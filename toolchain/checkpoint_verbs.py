@@ -1,0 +1,70 @@
+"""What the verbs share that make one checkpoint of another (prune, prune-vocab, sparsify).
+
+with opened(args, "pruned") as (folder, source, workspace): ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolchain.artifact import Artifact
+    from toolchain.pipeline import Workspace
+    from toolchain.stage import Input
+
+
+def add_out(parser: argparse.ArgumentParser, ending: str) -> None:
+    """`--out`, under which the result lies in `<model>-<ending>`."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build"),
+        metavar="DIR",
+        help=f"the result lies in DIR/<model>-{ending}/ (default: build)",
+    )
+
+
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """`--text`, the calibration text."""
+    parser.add_argument(
+        "--text", type=Path, metavar="FILE", help="calibration text (default: the model's own)"
+    )
+
+
+def calibration_input(args: argparse.Namespace, folder: Path, workspace: Workspace) -> Input:
+    """The text of `--text`, or the model's own."""
+    from toolchain.chain import text_file
+    from toolchain.data.text import calibration_text
+
+    return text_file(calibration_text(folder, args.text), workspace)
+
+
+@contextmanager
+def opened(args: argparse.Namespace, ending: str) -> Iterator[tuple[Path, Artifact, Workspace]]:
+    """The model's folder, its checkpoint and the workspace; with `--dry-run` one that goes
+    again."""
+    from toolchain.checkpoint.intake import checkpoint_for_build
+    from toolchain.checkpoint.locate import locate, model_name
+    from toolchain.pipeline import Workspace
+
+    trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
+    folder = locate(args.model, **trust)
+    with ExitStack() as stack:
+        root = args.out.absolute() / f"{model_name(args.model)}-{ending}"
+        if getattr(args, "dry_run", False):
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeforge-")))
+        workspace = Workspace(root)
+        source, _ = checkpoint_for_build(folder, workspace, **trust)
+        yield folder, source, workspace
+
+
+def print_json(made: Artifact) -> None:
+    """The result and all that was measured of it."""
+    head = {"result": str(made.path), "digest": made.digest}
+    print(json.dumps({**head, **made.measurements}, indent=2, ensure_ascii=False))
