@@ -64,7 +64,9 @@ class Job:
     `base` is the checkpoint that the user gave; `source` and `info` are those of the checkpoint
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
     files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
-    one that stays separate from `source` in the bundle.
+    one that stays separate from `source` in the bundle. `unquantized` is the checkpoint that
+    `source`, trained in the blocks of its file, stands for: what the export loses is measured
+    against it.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Job:
     data: tuple[Input, ...]
     trust_remote_code: bool
     adapter: Artifact | None = None
+    unquantized: Artifact | None = None
 
     @property
     def bundle(self) -> Path:
