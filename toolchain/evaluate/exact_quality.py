@@ -107,9 +107,8 @@ def told(measured: Artifact) -> list[str]:
     """The figures in lines for people."""
     facts = measured.measurements
     lines = [
-        f"{facts['quantization']} trained in its blocks: KLD {row['exact_kld']:.5f} against "
-        f"{row['plain_kld']:.5f} plain ({row['kld_ratio']:.2f}) on {row['tokens']} tokens of "
-        f"{row['name']} ({row['kind']})"
+        f"{facts['quantization']} trained in its blocks: KLD {row['exact_kld']:.5f}, plain "
+        f"{row['plain_kld']:.5f}, on {row['tokens']} tokens of {row['name']} ({row['kind']})"
         for row in facts["texts"]
     ]
     if facts["kept"] == PLAIN:
