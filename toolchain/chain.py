@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.errors import UserError
 from toolchain.job import Job, settle_texts
 from toolchain.pipeline import Workspace, run_stage
 from toolchain.stage import Input
@@ -81,7 +82,7 @@ def _prepare(state: State, say: Say) -> State:
         map=wanted.map,
         split=wanted.split,
         seed=wanted.seed,
-        max_tokens=job.recipe.finetune.max_tokens,
+        max_tokens=job.recipe.training.max_tokens,
         drop_long=wanted.drop_long,
         trust_remote_code=job.trust_remote_code,
     )
@@ -154,6 +155,87 @@ def _finetune(state: State, say: Say) -> State:
     return state.after(made, adapter=made)
 
 
+def _distill(state: State, say: Say) -> State:
+    from toolchain.compress.distill import stage as distill
+
+    job = state.job
+    assert state.data is not None  # a recipe that trains names its data
+    exact = job.recipe.distill.exact is not None
+    if exact:
+        _require_exact_export(job)
+    # A student that is named learns from the chain's model; else the model learns from what it was.
+    student = job.student or job.source
+    teacher = job.teacher or (job.base if job.student is None else job.source)
+    export = job.recipe.export
+    config = distill.Config(
+        data=Input.of_artifact(state.data),
+        settings=job.recipe.distill,
+        teacher=Input.of_artifact(teacher),
+        **({"tensor_types": export.tensor_types, "pure": export.pure} if exact else {}),
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(distill, student, config, job.workspace, say)
+    if exact:
+        return _better(state, made, say)
+    if made.format == student.format:
+        return state.after(made, job=_on(job, made))
+    return state.after(made, job=_on(job, student), adapter=made)
+
+
+def _require_exact_export(job: Job) -> None:
+    """Raise a `UserError` when the export would not write the blocks that are trained."""
+    from runtimes.quantizer import canonical_quantization
+    from toolchain.plan import AUTO
+
+    wanted = canonical_quantization(job.recipe.distill.exact or "")
+    if job.backend != "gguf" or job.quantization not in (AUTO, wanted):
+        raise UserError(
+            f"distill.exact trains the blocks of {wanted}, but the export makes "
+            f"{job.quantization if job.backend == 'gguf' else job.backend}",
+            f"set export.quantization to {wanted} (or quantization={wanted}), or distill.exact to "
+            "the type that is exported",
+        )
+
+
+def _better(state: State, made: Artifact, say: Say) -> State:
+    """Go on with the trained blocks, or with the model as it was where plain quantization loses
+    less on any text."""
+    from toolchain.evaluate import exact_quality
+    from toolchain.export.gguf.export import importance_matrix
+
+    job, wanted = state.job, state.job.recipe.evaluate
+    config = exact_quality.Config(
+        base=Input.of_artifact(job.source),
+        imatrix=Input.of_artifact(importance_matrix(job, job.source, say)),
+        texts=_near_and_far(job),
+        max_tokens=wanted.max_tokens,
+        context_tokens=wanted.context_tokens,
+        trust_remote_code=job.trust_remote_code,
+    )
+    measured = run_stage(exact_quality, made, config, job.workspace, say)
+    for line in exact_quality.told(measured):
+        say(line)
+    facts = measured.measurements
+    kept = dataclasses.replace(job, quantization=facts["quantization"])
+    if facts["kept"] == exact_quality.EXACT:
+        kept = dataclasses.replace(_on(kept, made), unquantized=job.source)
+    return state.after(made).after(measured, job=kept)
+
+
+def _near_and_far(job: Job) -> tuple[object, ...]:
+    """The held-out text of the training's kinds, and the project's own where that is another."""
+    from toolchain.data.text import default_text
+    from toolchain.evaluate.exact_quality import FAR, NEAR, Text
+
+    sources = {NEAR: job.texts.evaluation, FAR: default_text()}
+    if sources[FAR].digest == sources[NEAR].digest:
+        del sources[FAR]
+    return tuple(
+        Text(name=source.name, kind=kind, file=text_input(job, source))
+        for kind, source in sources.items()
+    )
+
+
 def _merge(state: State, say: Say) -> State:
     from toolchain.compress import merge
 
@@ -210,6 +292,7 @@ _STEPS: dict[str, Callable[[State, Say], State]] = {
     "prune-vocab": _prune_vocab,
     "sparsify": _sparsify,
     "finetune": _finetune,
+    "distill": _distill,
     "merge": _merge,
     "evaluate": _evaluate,
 }

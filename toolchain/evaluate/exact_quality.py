@@ -37,6 +37,7 @@ TOOLS = ("llama-cpp-python", "torch", "transformers")
 FORMAT = "quality"
 RESULT = "exact.json"
 EXACT, PLAIN = "exact", "plain"
+NEAR, FAR = "held out, of the training's kinds", "another kind"
 
 
 class Text(Strict):
@@ -81,7 +82,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         }
         for text, plain, exact in zip(config.texts, found[PLAIN], found[EXACT], strict=True)
     ]
-    worse = [row for row in rows if row["exact_kld"] > row["plain_kld"]]
+    worse = any(e.kld_mean > p.kld_mean for p, e in zip(found[PLAIN], found[EXACT], strict=True))
     figures = {
         "quantization": plan.quantization,
         "texts": rows,

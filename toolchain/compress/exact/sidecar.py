@@ -56,7 +56,7 @@ def read_plan(folder: Path) -> ExactPlan | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "numpy") as stream:  # type: ignore[no-untyped-call]
+        with safe_open(path, "numpy") as stream:
             return ExactPlan.model_validate_json((stream.metadata() or {}).get(_PLAN, ""))
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from None

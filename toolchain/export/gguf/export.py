@@ -47,7 +47,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         adapter_file=on_top,
     )
     before = stage(quality, unquantized, measured)
-    matrix = functools.cache(lambda: _imatrix(job, source, say))
+    matrix = functools.cache(lambda: importance_matrix(job, source, say))
 
     def measure(name: str) -> tuple[Artifact, Artifact]:
         if exact is None:
@@ -116,7 +116,8 @@ def _adapter(job: Job, say: Callable[[str], None]) -> Artifact | None:
     return run_stage(convert_adapter, job.adapter, config, job.workspace, say)
 
 
-def _imatrix(job: Job, source: Artifact, say: Callable[[str], None]) -> Artifact:
+def importance_matrix(job: Job, source: Artifact, say: Callable[[str], None]) -> Artifact:
+    """The matrix of the checkpoint on the job's calibration text."""
     from toolchain.export.gguf import imatrix
 
     config = imatrix.Config(
