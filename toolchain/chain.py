@@ -231,7 +231,7 @@ def _near_and_far(job: Job) -> tuple[object, ...]:
     if sources[FAR].digest == sources[NEAR].digest:
         del sources[FAR]
     return tuple(
-        Text(name=source.name, kind=kind, file=text_input(job, source))
+        Text.model_validate({"name": source.name, "kind": kind, "file": text_input(job, source)})
         for kind, source in sources.items()
     )
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -37,14 +37,15 @@ TOOLS = ("llama-cpp-python", "torch", "transformers")
 FORMAT = "quality"
 RESULT = "exact.json"
 EXACT, PLAIN = "exact", "plain"
-NEAR, FAR = "held out, of the training's kinds", "another kind"
+NEAR, FAR = "near", "far"
+_KINDS = {NEAR: "held out, of the training's kinds", FAR: "another kind"}
 
 
 class Text(Strict):
-    """A text to measure on. `kind` says whether training saw text like it."""
+    """A text to measure on. `kind` says whether training saw text like it (near)."""
 
     name: str
-    kind: str
+    kind: Literal["near", "far"]
     file: Input
 
 
@@ -109,7 +110,8 @@ def told(measured: Artifact) -> list[str]:
     facts = measured.measurements
     lines = [
         f"{facts['quantization']} trained in its blocks: KLD {row['exact_kld']:.5f}, plain "
-        f"{row['plain_kld']:.5f}, on {row['tokens']} tokens of {row['name']} ({row['kind']})"
+        f"{row['plain_kld']:.5f}, on {row['tokens']} tokens of {row['name']} "
+        f"({_KINDS[row['kind']]})"
         for row in facts["texts"]
     ]
     if facts["kept"] == PLAIN:
