@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import UserError
 from toolchain.job import Job, settle_texts
 from toolchain.pipeline import Workspace, run_stage
 from toolchain.stage import Input
@@ -161,8 +160,6 @@ def _distill(state: State, say: Say) -> State:
     job = state.job
     assert state.data is not None  # a recipe that trains names its data
     exact = job.recipe.distill.exact is not None
-    if exact:
-        _require_exact_export(job)
     # A student that is named learns from the chain's model; else the model learns from what it was.
     student = job.student or job.source
     teacher = job.teacher or (job.base if job.student is None else job.source)
@@ -180,21 +177,6 @@ def _distill(state: State, say: Say) -> State:
     if made.format == student.format:
         return state.after(made, job=_on(job, made))
     return state.after(made, job=_on(job, student), adapter=made)
-
-
-def _require_exact_export(job: Job) -> None:
-    """Raise a `UserError` when the export would not write the blocks that are trained."""
-    from runtimes.quantizer import canonical_quantization
-    from toolchain.plan import AUTO
-
-    wanted = canonical_quantization(job.recipe.distill.exact or "")
-    if job.backend != "gguf" or job.quantization not in (AUTO, wanted):
-        raise UserError(
-            f"distill.exact trains the blocks of {wanted}, but the export makes "
-            f"{job.quantization if job.backend == 'gguf' else job.backend}",
-            f"set export.quantization to {wanted} (or quantization={wanted}), or distill.exact to "
-            "the type that is exported",
-        )
 
 
 def _better(state: State, made: Artifact, say: Say) -> State:
@@ -215,11 +197,9 @@ def _better(state: State, made: Artifact, say: Say) -> State:
     measured = run_stage(exact_quality, made, config, job.workspace, say)
     for line in exact_quality.told(measured):
         say(line)
-    facts = measured.measurements
-    kept = dataclasses.replace(job, quantization=facts["quantization"])
-    if facts["kept"] == exact_quality.EXACT:
-        kept = dataclasses.replace(_on(kept, made), unquantized=job.source)
-    return state.after(made).after(measured, job=kept)
+    if measured.measurements["kept"] == exact_quality.EXACT:
+        job = dataclasses.replace(_on(job, made), unquantized=job.source)
+    return state.after(made).after(measured, job=job)
 
 
 def _near_and_far(job: Job) -> tuple[object, ...]:

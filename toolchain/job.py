@@ -118,6 +118,7 @@ def settle(request: BuildRequest) -> Job:
             f"only GGUF keeps an adapter separate from its base, not {backend}",
             "take `separate: true` out of the recipe's merge",
         )
+    quantization = _trained_type(recipe, backend, quantization)
     texts = settle_texts(folder, recipe, backend)
     return Job(
         name=name,
@@ -133,6 +134,24 @@ def settle(request: BuildRequest) -> Job:
         data=_data(recipe, folder, texts, workspace),
         trust_remote_code=request.trust_remote_code,
         **_distillation(recipe, workspace, trust),
+    )
+
+
+def _trained_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
+    """The type to export: that of the blocks which the recipe trains, if it trains any. Raises
+    `UserError` when another was asked for."""
+    if recipe.distill.exact is None or "distill" not in recipe.stages:
+        return quantization
+    from runtimes.quantizer import canonical_quantization
+
+    trained = canonical_quantization(recipe.distill.exact)
+    if backend == "gguf" and quantization in (AUTO, trained):
+        return trained
+    raise UserError(
+        f"distill.exact trains the blocks of {trained}, but the export makes {quantization}"
+        + ("" if backend == "gguf" else f" ({backend})"),
+        f"set export.quantization (or quantization=) to {trained}, or distill.exact to the type "
+        "that is exported",
     )
 
 

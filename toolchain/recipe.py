@@ -150,6 +150,8 @@ class Recipe(Strict):
     def _fits_together(self) -> Recipe:
         methods = {"finetune": self.finetune.method, "distill": self.distill.method}
         faults = _chain_faults(self.stages, methods, self.merge.adapter is not None)
+        if self.distill.exact and "distill" in self.stages:
+            faults += _exact_faults(self.stages)
         if self.merge.separate and "merge" in self.stages:
             faults += _separate_faults(self.stages, self.finetune)
         if faults:
@@ -176,6 +178,15 @@ def _chain_faults(
         elif name in (*_CUTS, "export") and adapter and not given_adapter:
             faults.append(f"'{name}' takes a whole model: put merge after {trained}")
     return faults
+
+
+def _exact_faults(stages: Sequence[str]) -> list[str]:
+    """Blocks that were trained ship: nothing changes the weights after that."""
+    last = len(stages) - 1 - stages[::-1].index("distill")
+    after = [name for name in stages[last + 1 :] if name not in ("evaluate", *_BUNDLE_ORDER)]
+    if not after:
+        return []
+    return [f"'{after[0]}' after 'distill' would change the blocks that exact trained"]
 
 
 def _separate_faults(stages: Sequence[str], settings: Finetune) -> list[str]:

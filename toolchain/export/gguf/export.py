@@ -26,7 +26,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     """The chosen GGUF with its proofs. Raises `UserError` when no candidate is within budget."""
     from toolchain.compress.exact.sidecar import read_plan
     from toolchain.evaluate import quality
-    from toolchain.export.choose import choose, task_score
+    from toolchain.export.choose import choose, plainly, task_score
 
     stage = functools.partial(run_stage, workspace=job.workspace, say=say)
     recipe, source = job.recipe, job.source
@@ -57,6 +57,12 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         return quantized, stage(quality, quantized, measured)
 
     choice = choose(job, plan.plan, measure, task_score(before))
+    tried = choice.tried
+    if exact is not None and job.unquantized is not None:
+        own = functools.partial(importance_matrix, job, job.unquantized, say)
+        plain = _quantized(job, unquantized, exact.quantization, own, say)
+        alone = measured.model_copy(update={"task": None})
+        tried = (plainly(plain, stage(quality, plain, alone)), *tried)
     used = (matrix(),) if choice.quantized.config.get("imatrix") else ()
     return Exported(
         model=choice.quantized,
@@ -64,7 +70,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         parity=proof,
         quality=choice.quality,
         reference_quality=before,
-        tried=tuple(record.as_json() for record in choice.tried),
+        tried=tuple(record.as_json() for record in tried),
         within_budget=choice.within_budget,
         adapter=adapter,
     )
