@@ -93,7 +93,7 @@ def distillation_loss(
     return total / scale, Parts(soft, hard, tokens)
 
 
-class _Chunked(torch.autograd.Function):
+class _Chunked(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """The sum over tokens, with the gradient made in the forward pass chunk by chunk."""
 
     @staticmethod

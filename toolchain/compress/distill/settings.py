@@ -55,7 +55,7 @@ class Distill(Finetune):
     student: str | None = Field(
         default=None,
         min_length=1,
-        description="student: a folder or hub id (default: the model itself, and `teacher` teaches)",
+        description="student: a folder or hub id (default: the model, which `teacher` teaches)",
     )
     preset: Literal["classic-t5", "classic-t2"] | None = Field(
         default=None,

@@ -1,7 +1,7 @@
 """Stage `distill`: a checkpoint is trained towards a teacher's distributions.
 
-hf (the student) → hf (all weights) or adapter (LoRA). It trains as `finetune` does: rows, processes,
-checkpoints, resume and result are the same, only the loss is another.
+hf (the student) → hf (all weights) or adapter (LoRA). It trains as `finetune` does: rows,
+processes, checkpoints, resume and result are the same, only the loss is another.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from common.errors import UserError
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
 from toolchain.compress.distill.settings import Distill
 from toolchain.stage import Input
 from toolchain.train import finetune
 from toolchain.train.job import Distillation
+from toolchain.train.settings import Finetune
 
 NAME = "distill"
 VERSION = 1
@@ -41,7 +43,8 @@ class Config(finetune.Config):
         return settings.model_copy(update={"teacher": None, "student": None})
 
     @property
-    def training(self) -> finetune.Finetune:
+    def training(self) -> Finetune:
+        """The settings of the training itself."""
         return self.settings.training
 
 
@@ -60,7 +63,13 @@ def purpose(source: Artifact, config: Config) -> finetune.Purpose:
     labels = labels_of(config.data.path / "train.jsonl") if kind == "classification" else ()
     teacher = config.teacher.path
     trust = config.trust_remote_code
-    require_pair(source.path, teacher, kind, labels, trust_remote_code=trust)
+    if source.digest == config.teacher.digest and config.settings.exact is None:
+        raise UserError(
+            "teacher and student are the same checkpoint, so there is nothing to learn",
+            "name a teacher or a student (distill.teacher, distill.student), or put a stage that "
+            "changes the model (prune) before distill",
+        )
+    require_pair(source.path, teacher, kind, labels, config.settings, trust_remote_code=trust)
     parameters, own = inspect(teacher).parameters, inspect(source.path).parameters
     held_bytes = round(parameters * _WEIGHT_BYTES[config.settings.teacher_quantization])
     exact = None
