@@ -141,11 +141,11 @@ def settle(request: BuildRequest) -> Job:
 def _trained_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
     """The type to export: that of the blocks which the recipe trains, if it trains any. Raises
     `UserError` when another was asked for."""
-    if recipe.distill.exact is None or "distill" not in recipe.stages:
+    if not recipe.trains_blocks:
         return quantization
     from runtimes.quantizer import canonical_quantization
 
-    trained = canonical_quantization(recipe.distill.exact)
+    trained = canonical_quantization(recipe.distill.exact or "")
     if backend == "gguf" and quantization in (AUTO, trained):
         return trained
     raise UserError(
@@ -244,6 +244,8 @@ def require_room(job: Job, found: ModelPlan) -> None:
     # ONNX is float32, and its exporter writes it twice for a moment.
     value_bytes = (4 if kind == "f32" else 2) if job.backend == "gguf" else 8
     unquantized = job.info.parameters * value_bytes
+    if job.recipe.trains_blocks:  # those of their values, in float32, as well
+        unquantized += job.info.parameters * 4
     candidates = [c.size.weights_bytes for c in found.plan.candidates if c.fits]
     logits = min(job.recipe.evaluate.max_tokens * (job.info.vocab_size or 0) * 4, _MAX_LOGITS_BYTES)
     # Unquantized file, every candidate once, the bundle's copy, two sets of logits.
