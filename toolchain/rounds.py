@@ -1,6 +1,6 @@
 """Progressive compression: small steps with a measurement after each, until a budget is reached.
 
-    state = run_rounds(state, one_round, say)
+state = run_rounds(state, one_round, say)
 """
 
 from __future__ import annotations
