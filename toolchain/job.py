@@ -176,17 +176,22 @@ def _distillation(
 def _data(
     recipe: Recipe, folder: Path, texts: Texts, workspace: Workspace
 ) -> tuple[Input, ...]:
-    """The recipe's training data, or the model's own where the recipe says so."""
+    """The recipe's training data, or the model's own where the recipe says so. Blocks that are
+    trained on the model's own rows see the project's text too, or they would lose other kinds."""
     from toolchain.data.prepare.stage import data_input
-    from toolchain.data.text import COMPANION_FOLDER, as_rows
+    from toolchain.data.text import COMPANION_FOLDER, as_rows, default_text
 
     files = recipe.data.files
     if not files and recipe.data.own and recipe.trains:
         own = folder / COMPANION_FOLDER / "train.jsonl"
-        if not own.is_file():
-            own = workspace.stages / f"rows-{texts.calibration.digest[:16]}.jsonl"
-            as_rows(texts.calibration, own)
-        files = (own,)
+        sources = [] if own.is_file() else [texts.calibration]
+        if recipe.trains_blocks and texts.calibration.origin != "default":
+            sources.append(default_text("calibration"))
+        files = (own,) if own.is_file() else ()
+        for source in sources:
+            rows = workspace.stages / f"rows-{source.digest[:16]}.jsonl"
+            as_rows(source, rows)
+            files = (*files, rows)
     return tuple(data_input(path) for path in files)
 
 
