@@ -29,9 +29,7 @@ class Student(Strict):
         default=None, gt=0, lt=1, description="share of the teacher's parameters, at most"
     )
     parameters: int | None = Field(default=None, ge=1, description="parameters, at most")
-    snap: int = Field(
-        default=32, ge=1, description="widths that are chosen are multiples of this"
-    )
+    snap: int = Field(default=32, ge=1, description="widths that are chosen are multiples of this")
     recover: bool = Field(
         default=True, description="fit the kept layers to what the teacher's give (least squares)"
     )

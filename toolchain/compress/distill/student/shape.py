@@ -180,7 +180,9 @@ def _shapes(
                 yield with_sizes(shape, ffn=_ffn(shape, layout, named, most, snap, count))
 
 
-def _sizes(axis: str, teacher: Shape, layout: Layout, named: dict[str, int], step: int) -> list[int]:
+def _sizes(
+    axis: str, teacher: Shape, layout: Layout, named: dict[str, int], step: int
+) -> list[int]:
     whole = getattr(teacher, axis)
     if axis in named or axis not in _axes(layout):
         return [named.get(axis, whole)]
