@@ -1,1 +1,1 @@
-"""Fresh students: a smaller checkpoint of the teacher's architecture, with the teacher's weights."""
+"""Fresh students: a smaller checkpoint of the teacher's architecture and with its weights."""
