@@ -32,12 +32,19 @@ use_cpu: false
 
 def run_workers(job_file: Path, job: TrainJob, accelerate_config: Path | None) -> None:
     """Run the job to its end. Raises `UserError` with the worker's own reason where it has one."""
-    processes, threads = job.settings.processes, job.threads
-    command = [sys.executable, "-m", _WORKER, str(job_file)]
+    run_module(_WORKER, job_file, job.settings.processes, job.threads, accelerate_config)
+
+
+def run_module(
+    module: str, job_file: Path, processes: int, threads: int, accelerate_config: Path | None
+) -> None:
+    """Run a worker's module on a job's file, several through Accelerate. Raises `UserError` with
+    the worker's own reason where it has one."""
+    command = [sys.executable, "-m", module, str(job_file)]
     if processes > 1 or accelerate_config is not None:
         settings = accelerate_config or _own_settings(job_file.parent, processes)
         launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-        command = [*launcher, "--config_file", str(settings), "-m", _WORKER, str(job_file)]
+        command = [*launcher, "--config_file", str(settings), "-m", module, str(job_file)]
     worker = subprocess.Popen(
         command, env=_environment(threads), stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )

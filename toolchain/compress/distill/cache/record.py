@@ -48,6 +48,16 @@ class RecordFormat:
         """Bytes of a record."""
         return self.top_k * (self.id_bytes + 2) + 2 * len(self.temperatures)
 
+    def index_of(self, temperature: float) -> int:
+        """Which of its temperatures this is. Raises `UserError` when it is none of them."""
+        if temperature in self.temperatures:
+            return self.temperatures.index(temperature)
+        held = ", ".join(f"{one:g}" for one in self.temperatures)
+        raise UserError(
+            f"the teacher cache was written for the temperatures {held}, not {temperature:g}",
+            f"set temperature to one of them, or write it with --temperatures {temperature:g}",
+        )
+
     def encode(self, logits: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Records of logits [N, V], read in chunks: no float32 copy of all is made. Raises
         `UserError` when they are not numbers."""
@@ -60,17 +70,12 @@ class RecordFormat:
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Ids [N, k] (int64), log-probabilities [N, k] and the others' logarithmic mass [N]
         (float32) at a temperature. Raises `UserError` when the cache was not written for it."""
-        if temperature not in self.temperatures:
-            held = ", ".join(f"{one:g}" for one in self.temperatures)
-            raise UserError(
-                f"the teacher cache was written for the temperatures {held}, not {temperature:g}",
-                f"set temperature to one of them, or write it with --temperatures {temperature:g}",
-            )
+        held = self.index_of(temperature)
         k, width = self.top_k, self.id_bytes
         raw = stored[:, : k * width].reshape(-1, k, width).astype(np.int64)
         ids = sum(raw[..., i] << (8 * i) for i in range(width))
         codes = np.ascontiguousarray(stored[:, k * width :]).view("<u2")
-        place = k + self.temperatures.index(temperature)
+        place = k + held
         code = codes[:, place].view("<i2").astype(np.float32)
         odds = np.where(code == _NOTHING, -np.inf, code * np.float32(ODDS_STEP))
         rest, own = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)

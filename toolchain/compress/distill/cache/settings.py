@@ -54,11 +54,12 @@ class TeacherCache(Strict):
     bf16: bool | Literal["auto"] = Field(
         default="auto", description="compute in bfloat16 (auto: on a GPU that can)"
     )
+    # Not in a stage's key: who writes a part does not change what is in it.
     processes: int = Field(
-        default=1, ge=1, le=4096, description="processes (one per GPU) on this machine"
+        default=1, ge=1, le=4096, exclude=True, description="processes (one per GPU) on this machine"
     )
     accelerate_config: Path | None = Field(
-        default=None, description="settings file of `accelerate config` (several machines)"
+        default=None, exclude=True, description="settings file of `accelerate config` (several machines)"
     )
 
     @property
