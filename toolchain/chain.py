@@ -81,7 +81,7 @@ def _prepare(state: State, say: Say) -> State:
         map=wanted.map,
         split=wanted.split,
         seed=wanted.seed,
-        max_tokens=job.recipe.finetune.max_tokens,
+        max_tokens=job.recipe.training.max_tokens,
         drop_long=wanted.drop_long,
         trust_remote_code=job.trust_remote_code,
     )
@@ -154,6 +154,26 @@ def _finetune(state: State, say: Say) -> State:
     return state.after(made, adapter=made)
 
 
+def _distill(state: State, say: Say) -> State:
+    from toolchain.compress.distill import stage as distill
+
+    job = state.job
+    assert state.data is not None  # a recipe that trains names its data
+    # A student that is named learns from the chain's model; else the model learns from what it was.
+    student = job.student or job.source
+    teacher = job.teacher or (job.base if job.student is None else job.source)
+    config = distill.Config(
+        data=Input.of_artifact(state.data),
+        settings=job.recipe.distill,
+        teacher=Input.of_artifact(teacher),
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(distill, student, config, job.workspace, say)
+    if made.format == student.format:
+        return state.after(made, job=_on(job, made))
+    return state.after(made, job=_on(job, student), adapter=made)
+
+
 def _merge(state: State, say: Say) -> State:
     from toolchain.compress import merge
 
@@ -210,6 +230,7 @@ _STEPS: dict[str, Callable[[State, Say], State]] = {
     "prune-vocab": _prune_vocab,
     "sparsify": _sparsify,
     "finetune": _finetune,
+    "distill": _distill,
     "merge": _merge,
     "evaluate": _evaluate,
 }

@@ -64,7 +64,8 @@ class Job:
     `base` is the checkpoint that the user gave; `source` and `info` are those of the checkpoint
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
     files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
-    one that stays separate from `source` in the bundle.
+    one that stays separate from `source` in the bundle. `teacher` and `student` are the checkpoints
+    that the recipe names for distillation.
     """
 
     name: str
@@ -80,6 +81,8 @@ class Job:
     data: tuple[Input, ...]
     trust_remote_code: bool
     adapter: Artifact | None = None
+    teacher: Artifact | None = None
+    student: Artifact | None = None
 
     @property
     def bundle(self) -> Path:
@@ -127,7 +130,25 @@ def settle(request: BuildRequest) -> Job:
         texts=texts,
         data=_data(recipe, folder, texts, workspace),
         trust_remote_code=request.trust_remote_code,
+        **_distillation(recipe, workspace, trust),
     )
+
+
+def _distillation(
+    recipe: Recipe, workspace: Workspace, trust: dict[str, bool]
+) -> dict[str, Artifact | None]:
+    """The checkpoints that the recipe's distillation names."""
+    from toolchain.checkpoint.intake import checkpoint_for_build
+    from toolchain.checkpoint.locate import locate
+
+    if "distill" not in recipe.stages:
+        return {}
+    named = {"teacher": recipe.distill.teacher, "student": recipe.distill.student}
+    return {
+        role: checkpoint_for_build(locate(model, **trust), workspace, **trust)[0]
+        for role, model in named.items()
+        if model is not None
+    }
 
 
 def _data(
@@ -138,7 +159,7 @@ def _data(
     from toolchain.data.text import COMPANION_FOLDER, as_rows
 
     files = recipe.data.files
-    if not files and recipe.data.own and "finetune" in recipe.stages:
+    if not files and recipe.data.own and recipe.trains:
         own = folder / COMPANION_FOLDER / "train.jsonl"
         if not own.is_file():
             own = workspace.stages / f"rows-{texts.calibration.digest[:16]}.jsonl"

@@ -16,6 +16,7 @@ STAGES = {
     "student": "toolchain.compress.distill.student.stage",
     "teacher-cache": "toolchain.compress.distill.cache.stage",
     "finetune": "toolchain.train.finetune",
+    "distill": "toolchain.compress.distill.stage",
     "merge": "toolchain.compress.merge",
     "evaluate": "toolchain.evaluate.measure",
     "convert": "toolchain.export.gguf.convert",

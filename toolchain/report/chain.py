@@ -9,11 +9,16 @@ from toolchain.report.markdown import MISSING, escape, figure, table
 from toolchain.report.strings import name_of, text
 
 _ANSWER_CHARACTERS = 300
-_SETTINGS = ("method", "rank", "alpha", "dora", "quantization", "learning_rate", "epochs", "seed")
+_SETTINGS = (
+    *("loss", "temperature", "method", "rank", "alpha", "dora", "quantization", "learning_rate"),
+    *("epochs", "seed"),
+)
 # Figures of a training, in the report's order; what a run does not have is left out.
 _FIGURES = (
     *("trainable_parameters", "trainable_share", "train_examples", "steps", "tokens_seen"),
-    *("final_train_loss", "validation_loss", "validation_accuracy", "validation_macro_f1"),
+    *("teacher_parameters", "student_parameters"),
+    *("final_train_loss", "validation_loss", "validation_loss_soft", "validation_loss_hard"),
+    *("validation_accuracy", "validation_macro_f1"),
     "kept_step",
 )
 

@@ -1,1 +1,1 @@
-"""Distillation: a small student learns what a large teacher answers."""
+"""Distillation: a student learns from a teacher's distributions, not from labels alone."""
