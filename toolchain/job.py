@@ -143,7 +143,7 @@ def _distillation(
 
     if "distill" not in recipe.stages:
         return {}
-    named = {"teacher": recipe.distill.teacher, "student": recipe.distill.student}
+    named = {"teacher": recipe.distill.teacher, "student": recipe.distill.named_student}
     return {
         role: checkpoint_for_build(locate(model, **trust), workspace, **trust)[0]
         for role, model in named.items()

@@ -20,10 +20,12 @@ Kind = Literal["causal", "classification"]
 
 
 class Distillation(Strict):
-    """What a run needs beside its rows when its loss comes from a teacher."""
+    """What a run needs beside its rows when its loss comes from a teacher: the checkpoint, or the
+    folder of its `cache`."""
 
     settings: Distill
-    teacher: Path
+    teacher: Path | None
+    cache: Path | None = None
 
 
 class TrainJob(Strict):

@@ -17,10 +17,18 @@ _SHOWN = 5
 
 
 def require_pair(
-    student: Path, teacher: Path, kind: Kind, labels: Sequence[str], *, trust_remote_code: bool
+    student: Path,
+    teacher: Path,
+    kind: Kind,
+    labels: Sequence[str],
+    *,
+    universal: bool = False,
+    trust_remote_code: bool,
 ) -> None:
-    """Raise `UserError` that explains why the two do not go together."""
-    _require_same_tokens(student, teacher, trust_remote_code)
+    """Raise `UserError` that explains why the two do not go together; `universal` ones may have
+    different tokens."""
+    if not universal:
+        _require_same_tokens(student, teacher, trust_remote_code)
     if kind == "classification":
         _require_classes(teacher, labels, trust_remote_code)
 

@@ -36,6 +36,7 @@ class Facts(Strict):
     of tokens and their ids; `vocab` counts the teacher's logits (or classes, `labels`)."""
 
     teacher: str
+    teacher_parameters: int
     vocabulary: str
     kind: Kind
     labels: tuple[str, ...]

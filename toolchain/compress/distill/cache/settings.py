@@ -12,9 +12,11 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from common.strict import Strict
+from toolchain.compress.distill.settings import Distill
 from toolchain.train.settings import Finetune
 
 MOST_TEMPERATURES = 16
+_PART_BATCHES = 128
 
 
 class TeacherCache(Strict):
@@ -67,6 +69,23 @@ class TeacherCache(Strict):
         """The same as a training has them, as far as they decide rows and computing."""
         names = ("max_tokens", "packing", "loss_on", "bf16")
         return Finetune(method="full", **{name: getattr(self, name) for name in names})
+
+    @classmethod
+    def of_distillation(cls, settings: Distill) -> TeacherCache:
+        """The cache that a distillation reads."""
+        return cls(
+            top_k=settings.top_k,
+            temperatures=(settings.temperature,),
+            max_tokens=settings.max_tokens,
+            packing=settings.packing,
+            loss_on=settings.loss_on,
+            batch_size=settings.batch_size,
+            part_rows=settings.batch_size * _PART_BATCHES,
+            quantization=settings.teacher_quantization,
+            bf16=settings.bf16,
+            processes=settings.processes,
+            accelerate_config=settings.accelerate_config,
+        )
 
     @field_validator("temperatures")
     @classmethod

@@ -58,6 +58,7 @@ def settle(
     vocab = len(labels) or _shared_vocab(student, teacher.path)
     facts = Facts(
         teacher=teacher.digest,
+        teacher_parameters=inspect(teacher.path).parameters,
         vocabulary=vocabulary,
         kind=kind,
         labels=labels,

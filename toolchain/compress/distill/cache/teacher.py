@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from common.errors import UserError
-from toolchain.compress.distill.cache.facts import SPLITS, Facts
 from toolchain.compress.distill.cache.store import Store
 from toolchain.compress.distill.learned import learned
 from toolchain.compress.distill.losses import Sparse
@@ -37,39 +36,3 @@ class CachedTeacher:
             )
         parts = self._record.decode(stored, self._temperature)
         return Sparse(*(torch.from_numpy(part).to(device) for part in parts))
-
-
-def require_fit(
-    facts: Facts,
-    *,
-    teacher: str | None,
-    vocabulary: str,
-    rows: dict[str, str],
-    settings: dict[str, Any],
-    temperature: float,
-) -> None:
-    """Raise `UserError` when the cache is of another teacher, tokenizer or data set than a training
-    that has this `vocabulary`, these digests of encoded `rows` by split, and these `settings` of
-    rows."""
-    if teacher is not None and facts.teacher != teacher:
-        raise _other("teacher", "name the teacher that wrote it, or none")
-    if facts.vocabulary != vocabulary:
-        raise _other("tokenizer", "its tokens have other ids than the student's")
-    changed = [f"{name} {getattr(facts, name)} (here {value})"
-               for name, value in settings.items() if getattr(facts, name) != value]  # fmt: skip
-    if changed:
-        raise UserError(
-            f"the teacher cache was written with {', '.join(changed)}",
-            "set the same here, or write the cache again",
-        )
-    for split in SPLITS:
-        if facts.splits[split].digest != rows[split]:
-            raise _other("data set", f"the {split} rows are not those that the teacher read")
-    facts.record.index_of(temperature)
-
-
-def _other(what: str, why: str) -> UserError:
-    return UserError(
-        f"the teacher cache is of another {what}",
-        f"{why}; or write a cache for this training: edgeforge teacher-cache",
-    )

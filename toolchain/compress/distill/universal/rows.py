@@ -8,7 +8,7 @@ learned as a whole.
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from common.errors import UserError
 from toolchain.compress.distill.universal.align import aligned, message_borders
 from toolchain.data.prepare.encode import IGNORED, render
 from toolchain.train.batches import Rows
-from toolchain.train.encoded import write_table
+from toolchain.train.examples import read_rows
 from toolchain.train.job import TRAIN_FILE, VALIDATION_FILE, Kind
 
 BESIDE = "teacher-"
+_PART = 2000
 
 
 def write_rows(
@@ -39,10 +40,9 @@ def write_rows(
     for split, file in (("train", TRAIN_FILE), ("validation", VALIDATION_FILE)):
         path = data / f"{split}.jsonl"
         own = Rows(folder / file, kind, 0)
-        made = list(_rows(path, own, kind, tokenizers, most_tokens)) if path.is_file() else []
-        write_table(made, ("input_ids", "index"), folder / f"{BESIDE}{file}")
-        places += sum(len(row["index"]) for row in made)
-        compared += sum(position >= 0 for row in made for position in row["index"])
+        made = _rows(path, own, kind, tokenizers, most_tokens) if path.is_file() else iter(())
+        counts = _write(made, folder / f"{BESIDE}{file}")
+        places, compared = places + counts[0], compared + counts[1]
     if not compared:
         raise UserError(
             "teacher and student never read the same text",
@@ -57,8 +57,7 @@ def _rows(
     """A row for each of `own`, which were made of the same file in the same order."""
     number = 0
     student, teacher = tokenizers
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for _, row in read_rows(path):
         if kind == "classification":
             ids = teacher(row["text"], row.get("text_pair"), truncation=True,
                           max_length=most_tokens)["input_ids"]  # fmt: skip
@@ -83,6 +82,21 @@ def _rows(
             len(ids),
         )
         yield {"input_ids": ids, "index": index}
+
+
+def _write(rows: Iterator[dict[str, Any]], path: Path) -> tuple[int, int]:
+    """Write the rows part by part; places, and those that are compared."""
+    import pyarrow as pa
+
+    ids = pa.list_(pa.int32())
+    schema = pa.schema([("input_ids", ids), ("index", ids)])
+    places = compared = 0
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        while part := list(itertools.islice(rows, _PART)):
+            stream.write_batch(pa.RecordBatch.from_pylist(part, schema))
+            places += sum(len(row["index"]) for row in part)
+            compared += sum(position >= 0 for row in part for position in row["index"])
+    return places, compared
 
 
 def _messages(row: Mapping[str, Any]) -> Sequence[str]:
