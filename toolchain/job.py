@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import require_free_bytes
@@ -65,7 +65,7 @@ class Job:
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
     files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
     one that stays separate from `source` in the bundle. `teacher` and `student` are the checkpoints
-    that the recipe names for distillation.
+    that the recipe names for distillation, `teacher_cache` the cache.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Job:
     adapter: Artifact | None = None
     teacher: Artifact | None = None
     student: Artifact | None = None
+    teacher_cache: Input | None = None
 
     @property
     def bundle(self) -> Path:
@@ -136,19 +137,22 @@ def settle(request: BuildRequest) -> Job:
 
 def _distillation(
     recipe: Recipe, workspace: Workspace, trust: dict[str, bool]
-) -> dict[str, Artifact | None]:
-    """The checkpoints that the recipe's distillation names."""
+) -> dict[str, Any]:
+    """The checkpoints and the cache that the recipe's distillation names."""
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
+    from toolchain.compress.distill.cache.facts import cache_input
 
     if "distill" not in recipe.stages:
         return {}
     named = {"teacher": recipe.distill.teacher, "student": recipe.distill.named_student}
-    return {
+    found: dict[str, Any] = {
         role: checkpoint_for_build(locate(model, **trust), workspace, **trust)[0]
         for role, model in named.items()
         if model is not None
     }
+    cache = recipe.distill.teacher_cache
+    return found if cache is None else {**found, "teacher_cache": cache_input(cache)}
 
 
 def _data(

@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_options(parser, "model")
     add_data(parser, required=False)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the cache's folder"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the cache's folder")
     parser.add_argument(
         "--student",
         metavar="PATH_OR_HUB_ID",
@@ -97,9 +95,7 @@ def _write(args: argparse.Namespace, settings: TeacherCache) -> Manifest | None:
     from toolchain.pipeline import Workspace, say_on_stderr
 
     trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
-    teacher, student = (
-        locate(name, **trust) for name in (args.model, args.student or args.model)
-    )
+    teacher, student = (locate(name, **trust) for name in (args.model, args.student or args.model))
     out = args.out.absolute()
     with only_writer(out / f"{_WORK}-{args.part[0]}"):  # machines may share the folder
         workspace = Workspace(out / f"{_WORK}-{args.part[0]}")

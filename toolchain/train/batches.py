@@ -16,8 +16,8 @@ BLANK = -1  # the index of a row that fills the last batch up; nothing is learne
 
 
 class Rows:
-    """An encoded split, memory-mapped, its rows numbered from `first`. Index `BLANK` is a row of one
-    token without a label."""
+    """An encoded split, memory-mapped, its rows numbered from `first`. Index `BLANK` is a row of
+    one token without a label."""
 
     def __init__(self, path: Path, kind: Kind, pad_token_id: int, first: int = 0) -> None:
         from datasets import Dataset

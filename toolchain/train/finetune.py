@@ -81,8 +81,8 @@ Ready = Callable[[TrainJob], None]
 @dataclass(frozen=True)
 class Purpose:
     """What a stage trains for. `parents` are its inputs beside checkpoint and data; `teacher_bytes`
-    is what a process holds of a teacher; `figures` go to the result's measurements. `ready` is called
-    with the job once its encoded rows lie in its folder: it may refuse them, or add to them."""
+    is what a process holds of a teacher; `figures` go to the result's measurements. `ready` is
+    called with the job once its encoded rows lie in its folder: it may refuse or add to them."""
 
     name: str = NAME
     version: int = VERSION

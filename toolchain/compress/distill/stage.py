@@ -18,6 +18,7 @@ from toolchain.pipeline import say_on_stderr
 from toolchain.stage import Input
 from toolchain.train import finetune
 from toolchain.train.job import Distillation, Kind, TrainJob
+from toolchain.train.settings import Finetune
 
 NAME = "distill"
 VERSION = 1
@@ -42,7 +43,7 @@ class Config(finetune.Config):
         return settings.model_copy(update=places)
 
     @property
-    def training(self) -> finetune.Finetune:
+    def training(self) -> Finetune:
         return self.settings.training
 
 
@@ -122,7 +123,7 @@ def _other_tokens(source: Artifact, config: Config, kind: Kind) -> finetune.Read
         trust = config.trust_remote_code
         own, other = (load_tokenizer(p, trust_remote_code=trust) for p in (source.path, teacher))
         # Tokens of another length: as many as the teacher can read.
-        longest = max_tokens_of(teacher, other, finetune.Finetune())
+        longest = max_tokens_of(teacher, other, Finetune())
         places, compared = write_rows(
             config.data.path, job.folder, kind, (own, other), longest
         )

@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from common.files import read_json, sha256_json, write_json
+from common.errors import UserError
+from common.files import read_json, sha256_file, sha256_json, write_json
 from common.strict import Strict, parse
 from toolchain.compress.distill.cache.record import RecordFormat
+from toolchain.stage import Input
 from toolchain.train.job import Kind
 
 MANIFEST, PLAN = "cache.json", "plan.json"
@@ -127,6 +129,18 @@ def finished_parts(folder: Path, facts: Facts) -> list[Part]:
 def write_manifest(folder: Path, facts: Facts, parts: Sequence[Part]) -> None:
     """Seal the cache: the last step."""
     write_json(folder / MANIFEST, Manifest(facts=facts, parts=tuple(parts)).model_dump(mode="json"))
+
+
+def cache_input(folder: Path) -> Input:
+    """A complete cache as an input, named by its manifest, which names the parts. Raises
+    `UserError` when the folder is none."""
+    folder = folder.expanduser().absolute()
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"{folder} is no complete teacher cache",
+            "write it, or join its shares: edgeforge teacher-cache",
+        )
+    return Input(digest=sha256_file(folder / MANIFEST), path=folder)
 
 
 def read_facts(folder: Path) -> Facts | None:

@@ -1,4 +1,4 @@
-"""The writing of a cache as a file: all that a process needs to know, on this machine or another."""
+"""The writing of a cache as a file: all that a process needs to know, here or elsewhere."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ def write_here(job: CacheJob) -> None:
 
 
 def join(folder: Path, others: Sequence[Path]) -> Manifest:
-    """Take the parts of other folders into `folder` and seal it. Raises `UserError` when they are of
-    another cache, a part is damaged, or one is still missing."""
+    """Take the parts of other folders into `folder` and seal it. Raises `UserError` when they are
+    of another cache, a part is damaged, or one is still missing."""
     found = [(other, _facts_of(other)) for other in others]
     facts = read_facts(folder) or found[0][1]
     for other, own in found:

@@ -44,9 +44,7 @@ class TeacherCache(Strict):
     loss_on: Literal["answers", "all"] = Field(
         default="answers", description="conversations: tokens that are learned"
     )
-    batch_size: int = Field(
-        default=8, ge=1, description="rows that the teacher reads at a time"
-    )
+    batch_size: int = Field(default=8, ge=1, description="rows that the teacher reads at a time")
     part_rows: int = Field(
         default=1024, ge=1, description="rows in a part; a killed run goes on with the next part"
     )
@@ -58,10 +56,16 @@ class TeacherCache(Strict):
     )
     # Not in a stage's key: who writes a part does not change what is in it.
     processes: int = Field(
-        default=1, ge=1, le=4096, exclude=True, description="processes (one per GPU) on this machine"
+        default=1,
+        ge=1,
+        le=4096,
+        exclude=True,
+        description="processes (one per GPU) on this machine",
     )
     accelerate_config: Path | None = Field(
-        default=None, exclude=True, description="settings file of `accelerate config` (several machines)"
+        default=None,
+        exclude=True,
+        description="settings file of `accelerate config` (several machines)",
     )
 
     @property

@@ -135,9 +135,7 @@ def _threads(folder: Path, facts: Facts, processes: int) -> int:
     there = read_facts(folder)
     if there is not None and there.key != facts.key:
         changed = [
-            name
-            for name in Facts.model_fields
-            if getattr(there, name) != getattr(facts, name)
+            name for name in Facts.model_fields if getattr(there, name) != getattr(facts, name)
         ]
         raise UserError(
             f"{folder} holds a cache with another {', '.join(changed)}",

@@ -1,7 +1,7 @@
 """The teacher that a cache stands for: targets are read by row, no network runs.
 
-    teacher = CachedTeacher(open_store(folder), temperature=2.0, kind="causal")
-    targets = teacher.targets(batch)
+teacher = CachedTeacher(open_store(folder), temperature=2.0, kind="causal")
+targets = teacher.targets(batch)
 """
 
 from __future__ import annotations

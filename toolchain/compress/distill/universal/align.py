@@ -32,9 +32,7 @@ def borders(spans: Sequence[Span], text: str) -> dict[int, int]:
     return found
 
 
-def message_borders(
-    spans: Sequence[Span], text: str, messages: Sequence[str]
-) -> dict[Border, int]:
+def message_borders(spans: Sequence[Span], text: str, messages: Sequence[str]) -> dict[Border, int]:
     """The borders within each message of a rendered conversation, whatever its template writes
     between them; a plain text is a conversation of one. A message that the template has changed has
     none."""

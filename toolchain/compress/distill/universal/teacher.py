@@ -25,11 +25,13 @@ class UniversalTeacher:
         # Validation rows are numbered after the training rows.
         self._rows = concatenate_datasets([_split(job.folder / f"{BESIDE}{f}") for f in files])
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def targets(self, batch: dict[str, Any]) -> Dense | Unaligned:
         """Its logits at the learned places of the batch, where it has them."""
         device = batch["labels"].device
         rows = [self._rows[number] for number in batch["rows"].tolist() if number >= 0]
+        if not rows:  # rows that fill the last batch up
+            return Unaligned(torch.zeros(0, 1, device=device), torch.zeros(0, dtype=torch.long))
         width = max(len(row["input_ids"]) for row in rows)
         ids = torch.tensor([_padded(row["input_ids"], width, 0) for row in rows], device=device)
         ones = [_padded([1] * len(row["input_ids"]), width, 0) for row in rows]
