@@ -90,7 +90,7 @@ def _pair(
             return model, None
         raise UserError(
             "nobody teaches: neither a teacher nor a student is named",
-            "give --teacher PATH_OR_HUB_ID (the model learns) or --student PATH (the model teaches)",
+            "give --teacher PATH (the model learns from it) or --student PATH (the model teaches)",
         )
     return student or model, teacher or model
 

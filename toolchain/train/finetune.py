@@ -60,7 +60,7 @@ class Config(StageConfig):
     def _by_content(cls, values: Any) -> Any:
         settings = values.get("settings") if isinstance(values, Mapping) else None
         if isinstance(settings, Mapping):
-            settings = cls.model_fields["settings"].annotation.model_validate(settings)
+            settings = type(cls.model_fields["settings"].default).model_validate(settings)
         if not isinstance(settings, Finetune) or settings.accelerate_config is None:
             return values
         path = settings.accelerate_config.expanduser().absolute()

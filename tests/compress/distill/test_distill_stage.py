@@ -37,7 +37,7 @@ def divergence(student: Path, teacher: Path) -> float:
 def test_a_student_comes_nearer_to_its_teacher(
     student: Path, teacher: Path, texts: Path, tmp_path: Path
 ) -> None:
-    made = distil(student, teacher, texts, tmp_path / "w", epochs=6, alpha=1.0, temperature=1.0)
+    made = distil(student, teacher, texts, tmp_path / "w", epochs=4, alpha=1.0, temperature=1.0)
     assert made.format == "hf" and made.stage == "distill"
     assert divergence(made.path, teacher) < 0.7 * divergence(student, teacher)
     facts = made.measurements
@@ -121,8 +121,9 @@ def test_other_vocabularies_are_refused(student: Path, texts: Path, tmp_path: Pa
 def test_other_classes_are_refused(tmp_path: Path) -> None:
     data = write_data(tmp_path / "d", train=class_rows(4))
     bare = tiny_bert(tmp_path / "bare", task="embedding")
+    other = tiny_bert(tmp_path / "other", task="embedding", seed=5)
     with pytest.raises(UserError, match="no classification head"):
-        distil(bare, bare, data, tmp_path / "w")
+        distil(bare, other, data, tmp_path / "w")
     others = write_data(tmp_path / "e", train=class_rows(4, ("red", "green")))
     teacher = tune(bare, others, tmp_path / "w", method="full", max_steps=1)
     with pytest.raises(UserError, match=r"green, red\) are not those of the rows \(cold, warm"):
@@ -159,3 +160,33 @@ def test_presets_give_way_to_what_is_set() -> None:
     assert Distill(preset="classic-t2", temperature=3.0).temperature == 3.0
     assert Distill.model_validate(classic.model_dump(mode="json")) == classic
     assert classic.training.alpha == classic.lora_alpha == 16.0
+
+
+def test_hidden_states_and_attentions_are_matched(
+    student: Path, teacher: Path, texts: Path, tmp_path: Path
+) -> None:
+    """Projections lift the narrow student's states; they stay out of the result."""
+    made = distil(
+        student, teacher, texts, tmp_path / "w",
+        epochs=2, hidden_weight=1.0, attention_weight=1000.0, layer_map=(1,),
+    )  # fmt: skip
+    log = [entry for entry in log_of(made) if "loss" in entry]
+    assert log[-1]["loss_hidden"] < 0.9 * log[0]["loss_hidden"]
+    mixed = 0.5 * log[0]["loss_soft"] + 0.5 * log[0]["loss_hard"]
+    matched = log[0]["loss_hidden"] + 1000 * log[0]["loss_attention"]
+    assert log[0]["loss"] == pytest.approx(mixed + matched, rel=1e-4)
+    from toolchain.checkpoint.inspect import inspect
+
+    assert {t.name for t in inspect(made.path).tensors} == {
+        t.name for t in inspect(student).tensors
+    }
+
+
+def test_a_layer_map_must_fit(student: Path, teacher: Path, texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="layer_map 0, 5 does not fit: the student has 1 layers"):
+        distil(student, teacher, texts, tmp_path / "w", hidden_weight=1.0, layer_map=(0, 5))
+
+
+def test_nothing_is_learned_from_oneself(teacher: Path, texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the same checkpoint"):
+        distil(teacher, teacher, texts, tmp_path / "w")

@@ -104,7 +104,7 @@ def distillation_loss(
     return total / scale, Parts(soft, hard, tokens)
 
 
-class _Chunked(torch.autograd.Function):
+class _Chunked(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """The sum over tokens, with the gradient made in the forward pass chunk by chunk."""
 
     @staticmethod
@@ -186,7 +186,9 @@ def _of_teacher(targets: Dense | Sparse, chunk: slice, like: Tensor, temperature
     return torch.cat([targets.log_probs[chunk], rest[:, None]], -1).to(like)
 
 
-def _of_student(targets: Dense | Sparse, chunk: slice, logits: Tensor, temperature: float) -> Tensor:
+def _of_student(
+    targets: Dense | Sparse, chunk: slice, logits: Tensor, temperature: float
+) -> Tensor:
     """The student's log-probabilities in the same parts as the teacher's."""
     if isinstance(targets, Dense):
         return torch.log_softmax(logits[:, : targets.logits.shape[-1]] / temperature, -1)

@@ -11,6 +11,7 @@ from typing import Any
 
 from common.errors import UserError
 from toolchain.checkpoint.inspect import inspect
+from toolchain.compress.distill.settings import Distill
 from toolchain.train.job import Kind
 
 _SHOWN = 5
@@ -21,14 +22,21 @@ def require_pair(
     teacher: Path,
     kind: Kind,
     labels: Sequence[str],
+    settings: Distill,
     *,
-    universal: bool = False,
     trust_remote_code: bool,
 ) -> None:
-    """Raise `UserError` that explains why the two do not go together; `universal` ones may have
-    different tokens."""
-    if not universal:
+    """Raise `UserError` that explains why the two do not go together; with `universal` they may
+    have different tokens."""
+    if not settings.universal:
         _require_same_tokens(student, teacher, trust_remote_code)
+    if settings.on_policy and kind == "classification":
+        raise UserError("a classifier writes nothing", "leave on_policy out")
+    if settings.layer_map:
+        from toolchain.compress.distill.matching import layer_map
+
+        layers = [inspect(path).config["num_hidden_layers"] for path in (student, teacher)]
+        layer_map(*layers, settings.layer_map)
     if kind == "classification":
         _require_classes(teacher, labels, trust_remote_code)
 

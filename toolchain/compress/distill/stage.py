@@ -1,7 +1,7 @@
 """Stage `distill`: a checkpoint is trained towards a teacher's distributions.
 
-hf (the student) → hf (all weights) or adapter (LoRA). It trains as `finetune` does: rows, processes,
-checkpoints, resume and result are the same, only the loss is another.
+hf (the student) → hf (all weights) or adapter (LoRA). It trains as `finetune` does: rows,
+processes, checkpoints, resume and result are the same, only the loss is another.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Config(finetune.Config):
 
     @property
     def training(self) -> Finetune:
+        """The settings of the training itself."""
         return self.settings.training
 
 
@@ -64,15 +65,15 @@ def purpose(source: Artifact, config: Config) -> finetune.Purpose:
         raise UserError("nobody teaches: there is neither a teacher nor a cache", "name one")
     kind = data_kind(config.data.path)
     labels = labels_of(config.data.path / "train.jsonl") if kind == "classification" else ()
+    if source.digest == config.teacher.digest:
+        raise UserError(
+            "teacher and student are the same checkpoint, so there is nothing to learn",
+            "name a teacher or a student (distill.teacher, distill.student), or put a stage that "
+            "changes the model (prune) before distill",
+        )
     teacher, settings = config.teacher.path, config.settings
-    require_pair(
-        source.path,
-        teacher,
-        kind,
-        labels,
-        universal=settings.universal,
-        trust_remote_code=config.trust_remote_code,
-    )
+    trust = config.trust_remote_code
+    require_pair(source.path, teacher, kind, labels, settings, trust_remote_code=trust)
     parameters = inspect(teacher).parameters
     return finetune.Purpose(
         name=NAME,

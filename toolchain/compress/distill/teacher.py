@@ -33,12 +33,12 @@ class LiveTeacher:
     def __init__(self, network: Any, kind: Kind, columns: Sequence[int] | None = None) -> None:
         self.network, self._kind, self._columns = network, kind, columns
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def targets(self, batch: dict[str, Any]) -> Dense:
         """Logits [N, V]."""
         return self.targets_of(self.forward(batch), batch)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def forward(self, batch: dict[str, Any], **wanted: bool) -> Any:
         """The network's output, with hidden states and attentions where `wanted`."""
         return self.network(**inputs_of(batch), **wanted)

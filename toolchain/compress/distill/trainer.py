@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from toolchain.compress.distill.learned import flat, inputs_of, learned
-from toolchain.compress.distill.losses import Parts, distillation_loss
+from toolchain.compress.distill.losses import distillation_loss
+from toolchain.compress.distill.matching import FILE, attach, valid_places
+from toolchain.compress.distill.on_policy import is_own_turn, own_answers
+from toolchain.compress.distill.settings import Distill
 from toolchain.compress.distill.teacher import open_teacher
 from toolchain.train.job import TrainJob
 from toolchain.train.points import Points
@@ -18,17 +23,18 @@ from toolchain.train.trainer import EdgeTrainer
 class DistillTrainer(EdgeTrainer):
     """Trains the network of a job towards the job's teacher; logs the parts of the loss."""
 
-    validated = ("loss", "loss_soft", "loss_hard")
-
     def __init__(self, job: TrainJob, network: Any, points: Points, callbacks: list[Any]) -> None:
         assert job.distillation is not None
+        self._settings = job.distillation.settings
+        self._matching = attach(network, job) if self._settings.matches else None
         super().__init__(job, network, points, callbacks)
         # The learned places of all batches of a step are counted, and all processes share that.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = job.kind == "causal"
-        self._settings = job.distillation.settings
-        self._teacher = open_teacher(job, self.accelerator.device)
-        self._since_log = torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
+        self._teacher: Any = open_teacher(job, self.accelerator.device)
+        self.parts = _part_names(self._settings)
+        self.validated = ("loss", *self.parts)
+        self._since_log = self._no_sums()
 
     def compute_loss(
         self,
@@ -39,9 +45,17 @@ class DistillTrainer(EdgeTrainer):
     ) -> Any:
         """The batch's share of the step's loss: its sum over the learned places of all batches of
         the step."""
-        loss, parts, output = self._distilled(model, inputs, num_items_in_batch)
-        self._since_log += _sums(parts)
-        loss = loss * self.accelerator.num_processes
+        step = self.state.global_step
+        settings, batch, many = self._settings, inputs, self.accelerator.num_processes
+        if settings.on_policy and is_own_turn(settings, step):
+            network = self.accelerator.unwrap_model(model)
+            batch = own_answers(network, inputs, settings, step, self.job.pad_token_id)
+            settings = settings.model_copy(update={"alpha": 1.0})  # it writes no labels
+            places = int((batch["labels"] >= 0).sum())
+            num_items_in_batch, many = places * self.current_gradient_accumulation_steps, 1
+        loss, sums, output = self._distilled(model, batch, settings)
+        self._since_log += sums
+        loss = loss * many / max(1, num_items_in_batch)
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -49,36 +63,67 @@ class DistillTrainer(EdgeTrainer):
         run that goes on logs the same."""
         if "loss" in logs:
             sums = self.accelerator.reduce(self._since_log)
-            soft, hard = (sums[:2] / sums[2].clamp(min=1)).tolist()
-            logs = {**logs, "loss_soft": soft}
-            if self._settings.alpha < 1:
-                logs["loss_hard"] = hard
-            self._since_log.zero_()
+            means = (sums[:-1] / sums[-1].clamp(min=1)).tolist()
+            logs = {**logs, **dict(zip(self.parts, means, strict=True))}
+            self._since_log = self._no_sums()
         super().log(logs, *args, **kwargs)
 
     def _distilled(
-        self, model: Any, batch: dict[str, Any], divisor: Any = None
-    ) -> tuple[Tensor, Parts, Any]:
+        self, model: Any, batch: dict[str, Any], settings: Distill
+    ) -> tuple[Tensor, Tensor, Any]:
+        """The loss and its parts (`parts`, then how many places) as sums over the learned places,
+        and the student's output."""
         places = learned(batch, self.job.kind)
-        targets = self._teacher.targets(batch)
-        output = model(**inputs_of(batch))
+        if self._matching is None:
+            targets = self._teacher.targets(batch)
+            output = model(**inputs_of(batch))
+        else:
+            taught = self._teacher.forward(batch, **self._matching.wanted)
+            targets = self._teacher.targets_of(taught, batch)
+            output = model(**inputs_of(batch), **self._matching.wanted)
         loss, parts = distillation_loss(
-            flat(output.logits),
-            places.positions,
-            places.labels,
-            targets,
-            self._settings,
-            divisor=divisor,
+            flat(output.logits), places.positions, places.labels, targets, settings, divisor=1.0
         )
-        return loss, parts, output
+        found = {"loss_soft": parts.soft, "loss_hard": parts.hard}
+        if self._matching is not None:
+            hidden, attention = self._matching(output, taught, valid_places(batch))
+            # A batch counts by its learned places here too, however the step is split.
+            found["loss_hidden"], found["loss_attention"] = (
+                part * parts.tokens for part in (hidden, attention)
+            )
+            loss = loss + settings.hidden_weight * found["loss_hidden"]
+            loss = loss + settings.attention_weight * found["loss_attention"]
+        sums = [found[name].detach() for name in self.parts]
+        sums.append(loss.new_tensor(parts.tokens))
+        return loss, torch.stack([value.double() for value in sums]), output
 
     def _validate(self, batch: dict[str, Any]) -> tuple[Tensor, Any]:
-        """Sums of the loss and its parts and how many places, and the logits."""
-        loss, parts, output = self._distilled(self.model_wrapped, batch, 1.0)
-        return torch.cat([loss.double()[None], _sums(parts)]), output.logits
+        loss, sums, output = self._distilled(self.model_wrapped, batch, self._settings)
+        return torch.cat([loss.double()[None], sums]), output.logits
+
+    def _no_sums(self) -> Tensor:
+        count = len(self.parts) + 1
+        return torch.zeros(count, dtype=torch.float64, device=self.accelerator.device)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        # An adapter's checkpoint holds nothing but the adapter.
+        if self._matching is not None and output_dir is not None and self.args.should_save:
+            own = {name: value.cpu() for name, value in self._matching.state_dict().items()}
+            save_file(own, Path(output_dir) / FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._matching is not None:
+            self._matching.load_state_dict(load_file(Path(resume_from_checkpoint) / FILE))
 
 
-def _sums(parts: Parts) -> Tensor:
-    """`[soft, hard, places]`."""
-    count = parts.soft.new_tensor(parts.tokens)
-    return torch.stack([parts.soft, parts.hard, count]).double()
+def _part_names(settings: Distill) -> tuple[str, ...]:
+    """The parts of the loss that there are."""
+    there = {
+        "loss_soft": True,
+        "loss_hard": settings.alpha < 1,
+        "loss_hidden": settings.hidden_weight > 0,
+        "loss_attention": settings.attention_weight > 0,
+    }
+    return tuple(name for name, is_there in there.items() if is_there)

@@ -15,6 +15,7 @@ from toolchain.compress.distill.cache.facts import PLAN, SPLITS, Facts, Split, S
 from toolchain.compress.distill.cache.job import ROWS_FOLDER, CacheJob, read_job
 from toolchain.compress.distill.cache.settings import TeacherCache
 from toolchain.compress.distill.cache.write import FILES
+from toolchain.compress.distill.settings import Distill
 from toolchain.train.encoded import DataFacts, SplitFacts
 
 
@@ -46,7 +47,9 @@ def settle(
 
     kind = data_kind(data)
     labels = labels_of(data / "train.jsonl") if kind == "classification" else ()
-    require_pair(student, teacher.path, kind, labels, trust_remote_code=trust_remote_code)
+    require_pair(
+        student, teacher.path, kind, labels, Distill(), trust_remote_code=trust_remote_code
+    )
     tokenizer = load_tokenizer(student, trust_remote_code=trust_remote_code)
     wanted = settings.rows
     limit = max_tokens_of(student, tokenizer, wanted)
