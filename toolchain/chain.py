@@ -9,13 +9,14 @@ merged yet. Another stage is one function here and one row in `_STEPS`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.job import Job, settle_texts
 from toolchain.pipeline import Workspace, run_stage
+from toolchain.rounds import run_rounds
 from toolchain.stage import Input
 
 if TYPE_CHECKING:
@@ -50,9 +51,19 @@ def run_chain(job: Job, say: Say) -> tuple[Job, tuple[Artifact, ...]]:
     state = State(job)
     if job.data:
         state = _prepare(state, say)
-    for name in job.recipe.chain:
-        state = _STEPS[name](state, say)
+    names = job.recipe.chain
+    if job.recipe.rounds.most == 1:
+        state = _take(names, state, say)
+    else:
+        first = _take(names[:1], state, say)
+        state = run_rounds(first, lambda begun: _take(names[1:], begun, say), say)
     return state.job, state.steps
+
+
+def _take(names: Sequence[str], state: State, say: Say) -> State:
+    for name in names:
+        state = _STEPS[name](state, say)
+    return state
 
 
 def text_input(job: Job, source: TextSource) -> Input:

@@ -5,6 +5,7 @@ Everything that can be refused without work is refused here.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,6 +206,16 @@ def plan_for(
         tensor_types=export.tensor_types,
         pure=export.pure,
     )
+
+
+def as_exported(job: Job) -> Job:
+    """The job on the checkpoint that will shrink to what is exported: the student that the recipe
+    names, else the one that was given."""
+    from toolchain.checkpoint.inspect import inspect
+
+    if job.student is None:
+        return job
+    return dataclasses.replace(job, source=job.student, info=inspect(job.student.path))
 
 
 def require_room(job: Job, found: ModelPlan) -> None:

@@ -93,6 +93,18 @@ class Quality(Strict):
     min_task_share: float | None = Field(default=None, ge=0, le=1)
 
 
+class Rounds(Strict):
+    """Small steps instead of one: the stages before the export, but for an `evaluate` that comes
+    first, run up to `most` times, each round on what the round before left. They end when the model
+    has `parameters` or fewer, or before a round after which perplexity has grown to more than
+    `max_perplexity_ratio` of the first `evaluate`, or a task kept less than `min_task_share`."""
+
+    most: int = Field(default=1, ge=1, le=100)
+    parameters: int | None = Field(default=None, ge=1)
+    max_perplexity_ratio: float | None = Field(default=None, gt=0)
+    min_task_share: float | None = Field(default=None, ge=0, le=1)
+
+
 class Ollama(Strict):
     """What the Modelfile says beyond profile and generation config."""
 
@@ -106,6 +118,7 @@ class Recipe(Strict):
     name: str = ""
     description: str = ""
     stages: tuple[ChainStage | BundleStage, ...] = ("export", "bundle", "smoke")
+    rounds: Rounds = Rounds()
     data: Data = Data()
     prune: Prune = Prune()
     vocabulary: Vocabulary = Vocabulary()
@@ -150,6 +163,8 @@ class Recipe(Strict):
     def _fits_together(self) -> Recipe:
         methods = {"finetune": self.finetune.method, "distill": self.distill.method}
         faults = _chain_faults(self.stages, methods, self.merge.adapter is not None)
+        if self.rounds.most > 1:
+            faults += _round_faults(self.chain, self.distill.student is not None)
         if self.merge.separate and "merge" in self.stages:
             faults += _separate_faults(self.stages, self.finetune)
         if faults:
@@ -175,6 +190,16 @@ def _chain_faults(
             adapter, trained = methods[name] == "lora", name
         elif name in (*_CUTS, "export") and adapter and not given_adapter:
             faults.append(f"'{name}' takes a whole model: put merge after {trained}")
+    return faults
+
+
+def _round_faults(chain: Sequence[str], given_student: bool) -> list[str]:
+    """A round begins with a model that was measured, and ends with one."""
+    faults = []
+    if len(chain) < 3 or chain[0] != "evaluate" or chain[-1] != "evaluate":
+        faults.append("rounds compare measurements: stages begin and end with evaluate")
+    if "distill" in chain and given_student:
+        faults.append("rounds make one model smaller: leave distill.student out")
     return faults
 
 
