@@ -16,6 +16,7 @@ from toolchain.child import environment
 from toolchain.train.job import TrainJob
 from toolchain.train.worker import ERROR_MARK, PARENT
 
+LAUNCH_FILE = "accelerate.yaml"  # of a run on this machine, beside its job
 _WORKER = "toolchain.train.worker"
 _END_SEC = 20.0
 # Settings for one machine, whatever `accelerate config` has left in the user's home.
@@ -88,7 +89,7 @@ def wait_policy(threads: int) -> dict[str, str]:
 
 
 def _own_settings(folder: Path, processes: int) -> Path:
-    path = folder / "accelerate.yaml"
+    path = folder / LAUNCH_FILE
     write_text(path, _ACCELERATE.format(processes=processes))
     return path
 

@@ -25,6 +25,7 @@ from toolchain.compress.distill.cache.facts import (
 )
 from toolchain.compress.distill.cache.job import ROWS_FOLDER, CacheJob
 from toolchain.compress.distill.cache.store import read_manifest
+from toolchain.train.launch import LAUNCH_FILE, run_module
 
 WORKER = "toolchain.compress.distill.cache.worker"
 
@@ -32,8 +33,6 @@ WORKER = "toolchain.compress.distill.cache.worker"
 def write_cache(job: CacheJob, processes: int, accelerate: Path | None) -> Manifest | None:
     """Write the job's parts; the manifest once all parts of the cache are there, None before. A
     complete cache is checked, and what is damaged in it written again."""
-    from toolchain.train.launch import run_module
-
     _drop_damaged(job.folder, job.facts)
     plan = job.write()
     if processes > 1 or accelerate is not None:
@@ -118,7 +117,8 @@ def _seal(folder: Path, facts: Facts) -> Manifest | None:
     if len(parts) < len(planned(facts)):
         return None
     write_manifest(folder, facts, parts)
-    (folder / PLAN).unlink(missing_ok=True)
+    for name in (PLAN, LAUNCH_FILE):  # of this machine
+        (folder / name).unlink(missing_ok=True)
     for rows in folder.glob(f"{ROWS_FOLDER}-*"):
         shutil.rmtree(rows, ignore_errors=True)
     return read_manifest(folder)
