@@ -129,6 +129,27 @@ def type_sizes(
     return [_type_size(name, predicted[name], _experts(info), len(unnamed)) for name in names]
 
 
+def read_bits(info: CheckpointInfo, quantization: str) -> dict[str, float]:
+    """Bits that a token's decoding reads for a value of each tensor, by the checkpoint's names; 0
+    for an embedding that only looks rows up. For dense models.
+
+    Raises `UserError` for an unknown type or an architecture without a GGUF form.
+    """
+    from runtimes.predict import predict_types
+    from toolchain.gguf_names import gguf_architecture, gguf_tensors, language_model_tensors
+
+    architecture = gguf_architecture(_architecture(info))
+    tensors, _ = gguf_tensors(info, architecture, _layers(info))
+    predicted = predict_types(
+        architecture, gguf_metadata(info), tensors, quantization, with_imatrix=True
+    )
+    has_output = any(tensor.name == _OUTPUT for tensor in predicted)
+    return {
+        own: 8 * _bytes_read(tensor, Experts(0, 0), has_output) / _elements(tensor.shape)
+        for (own, _), tensor in zip(language_model_tensors(info), predicted, strict=False)
+    }
+
+
 def model_shape(info: CheckpointInfo) -> ModelShape:
     """What of the checkpoint decides memory and speed on a target."""
     from targets.planner import ModelShape

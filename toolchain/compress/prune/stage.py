@@ -23,6 +23,7 @@ from toolchain.compress.prune.settings import Prune
 from toolchain.stage import Input, StageConfig
 
 if TYPE_CHECKING:
+    from targets.schema import Target
     from toolchain.checkpoint.info import CheckpointInfo
     from toolchain.compress.prune.calibration import Batch
     from toolchain.compress.prune.candidates import Candidate, Choices
@@ -40,15 +41,17 @@ _MEASURED_TOKENS = 4096
 
 
 class Config(StageConfig):
-    """`text` is the calibration text."""
+    """`text` is the calibration text; `target` the device profile whose decode speed is the aim."""
 
     text: Input
+    target: dict[str, Any] | None = None
     settings: Prune = Prune()
     trust_remote_code: bool = False
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Prune. Raises `UserError` when the aim cannot be met or the architecture is not known."""
+    from targets.schema import Target
     from toolchain.compress.prune.calibration import read_batches
     from toolchain.compress.prune.candidates import find_candidates
     from toolchain.compress.prune.layout import find_layout
@@ -59,7 +62,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     start, settings = time.perf_counter(), config.settings
     info = inspect(source.path)
     layout = find_layout(info)
-    choices = find_candidates(info, layout, settings)
+    target = None if config.target is None else Target.model_validate(config.target)
+    choices = find_candidates(info, layout, settings, target)
     batches = read_batches(
         config.text.path,
         source.path,
@@ -74,6 +78,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     chosen, tried = _choose(maker, choices)
     maker.make(chosen, out_dir)
     made = inspect(out_dir)
+    decode = _decode(choices, chosen, target, source, out_dir, settings.file_type)
     return artifacts.describe(
         out_dir,
         format=FORMAT,
@@ -85,11 +90,12 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             **measurements(made),
             "parameters_before": choices.parameters,
             "parameters_after": chosen.parameters,
-            "wanted_ratio": choices.ratio,
+            "aim": choices.aim.text,
             "ratio": chosen.ratio,
             "shape_before": choices.original.text(),
             "shape": chosen.shape.text(),
             "sizes": _sizes(info, made, settings.file_type),
+            "decode": decode,
             "kept_layers": list(maker.cut(chosen).layers),
             "width_step": chosen.step,
             "notes": list(choices.notes),
@@ -187,6 +193,28 @@ def _sizes(before: CheckpointInfo, after: CheckpointInfo, file_type: str) -> dic
         "quantization": old.quantization,
         "file_bytes": [old.weights_bytes, new.weights_bytes],
         "bytes_read_per_token": [old.bytes_read_per_token, new.bytes_read_per_token],
+    }
+
+
+def _decode(
+    choices: Choices,
+    chosen: Candidate,
+    target: Target | None,
+    source: Artifact,
+    out_dir: Path,
+    file_type: str,
+) -> dict[str, Any] | None:
+    """Decode speed before and after, as it is expected on the target and as llama.cpp has it on
+    this machine; None where speed was not the aim."""
+    from toolchain.compress.prune.speed import checkpoint_speeds
+
+    if choices.sec is None or target is None:
+        return None
+    expected = [round(1 / choices.sec(shape), 3) for shape in (choices.original, chosen.shape)]
+    return {
+        "target": target.name,
+        "expected_tokens_per_sec": expected,
+        "measured_tokens_per_sec": checkpoint_speeds([source.path, out_dir], file_type),
     }
 
 
