@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UserError
 from toolchain.checkpoint import config_facts
 from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.layer_widths import layer_widths
 
 if TYPE_CHECKING:
     from runtimes.predict import PredictedTensor
@@ -238,6 +239,8 @@ def _kv_cache_dims(config: Mapping[str, Any]) -> tuple[int | tuple[int, ...], in
         return 0, 0, 0
     dim = config.get("head_dim") or (config_facts.hidden_size(config) or 0) // heads
     kv_heads = _first(config, _KV_HEADS) or heads
+    if widths := layer_widths(config):
+        kv_heads = widths["num_key_value_heads"]
     if isinstance(kv_heads, list):
         return tuple(int(n) for n in kv_heads), int(dim), int(dim)
     return (1 if config.get("multi_query") else int(kv_heads)), int(dim), int(dim)

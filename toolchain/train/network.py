@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from toolchain.layer_widths import network_loader
 from toolchain.train.job import Kind
 from toolchain.train.settings import ALL_LINEAR, Finetune
 
@@ -66,7 +67,7 @@ def load_network(
     if settings.quantization == "nf4":
         options = _four_bit(torch.bfloat16 if bf16 else torch.float32)
     try:
-        network = _auto_class(kind).from_pretrained(
+        network = network_loader(_auto_class(kind), model).from_pretrained(
             model,
             config=_config(model, kind, labels, trust_remote_code),
             dtype=torch.bfloat16 if bf16 and frozen else torch.float32,

@@ -14,6 +14,7 @@ from common.files import read_json, write_json, write_text
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
 from toolchain.checkpoint.weights import INDEX
+from toolchain.layer_widths import network_loader
 from toolchain.report.svg import new_figure, save_svg
 from toolchain.train.job import Kind
 
@@ -72,7 +73,7 @@ def write_checkpoint(
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
-    network = auto.from_pretrained(
+    network = network_loader(auto, checkpoint).from_pretrained(
         checkpoint,
         dtype=getattr(torch, _dtype(source)),
         trust_remote_code=trust_remote_code,

@@ -75,9 +75,7 @@ def decode_sec(
     return seconds
 
 
-def _onnx_size(
-    info: CheckpointInfo, layout: Layout, file_type: str
-) -> Callable[[Shape], TypeSize]:
+def _onnx_size(info: CheckpointInfo, layout: Layout, file_type: str) -> Callable[[Shape], TypeSize]:
     from toolchain.plan_onnx import onnx_sizes
 
     where = places(info, layout)
@@ -95,9 +93,7 @@ def _onnx_size(
     return size
 
 
-def _gguf_size(
-    info: CheckpointInfo, layout: Layout, file_type: str
-) -> Callable[[Shape], TypeSize]:
+def _gguf_size(info: CheckpointInfo, layout: Layout, file_type: str) -> Callable[[Shape], TypeSize]:
     from targets.planner import TypeSize
 
     read = _tensors_read(info, layout, file_type)
@@ -136,5 +132,3 @@ def _with_rows(tensor: TensorHeader, block: int) -> TensorHeader:
     """The tensor with rows that this block divides and no larger one does."""
     shape = tensor.shape if len(tensor.shape) < 2 else (*tensor.shape[:-1], block)
     return dataclasses.replace(tensor, shape=shape)
-
-

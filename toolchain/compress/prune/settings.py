@@ -18,7 +18,7 @@ AIMS = ("ratio", "parameters", "size_bytes", "decode_speedup", "decode_tokens_pe
 
 class Prune(Strict):
     """Settings of structured pruning. One of the `AIMS` says how much goes; widths stay the same in
-    all layers, so that every runtime loads the result."""
+    all layers, so that every runtime loads the result, unless `per_layer` is set."""
 
     ratio: float | None = Field(
         default=None, ge=0, le=MOST, description="share of all parameters to remove (default: 0.2)"
@@ -41,6 +41,11 @@ class Prune(Strict):
         default=("layers", "groups", "ffn"),
         min_length=1,
         description="what may be cut: layers, groups (heads of a KV group), ffn, hidden",
+    )
+    per_layer: bool = Field(
+        default=False,
+        description="each layer keeps its own number of heads and channels: GGUF only, and plain "
+        "transformers does not load the result",
     )
     score: Literal["activation", "magnitude", "taylor", "random"] = Field(
         default="activation", description="importance of heads, channels and widths"

@@ -55,6 +55,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     from toolchain.compress.prune.calibration import read_batches
     from toolchain.compress.prune.candidates import find_candidates
     from toolchain.compress.prune.layout import find_layout
+    from toolchain.compress.prune.per_layer import require_layout
     from toolchain.compress.prune.scores import score
 
     if source.format != FORMAT:
@@ -63,6 +64,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     info = inspect(source.path)
     layout = find_layout(info)
     target = None if config.target is None else Target.model_validate(config.target)
+    if settings.per_layer:
+        require_layout(info, layout)
     choices = find_candidates(info, layout, settings, target)
     batches = read_batches(
         config.text.path,
@@ -93,7 +96,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             "aim": choices.aim.text,
             "ratio": chosen.ratio,
             "shape_before": choices.original.text(),
-            "shape": chosen.shape.text(),
+            "shape": maker.cut(chosen).text(),
             "sizes": _sizes(info, made, settings.file_type),
             "decode": decode,
             "kept_layers": list(maker.cut(chosen).layers),
@@ -128,9 +131,16 @@ class _Maker:
 
     def cut(self, candidate: Candidate) -> Cut:
         """What of the original stays."""
-        from toolchain.compress.prune.cut import choose_cut
+        from toolchain.compress.prune.cut import choose_cut, with_widths
+        from toolchain.compress.prune.per_layer import group_unit, spread
 
-        return choose_cut(self.shape, candidate.shape, self.scores, self.kinds)
+        cut = choose_cut(self.shape, candidate.shape, self.scores, self.kinds)
+        if not self.settings.per_layer:
+            return cut
+        unit = group_unit(cut, candidate.step)
+        groups = spread(self.scores.groups, cut.layers, cut.shape.groups, unit)
+        ffn = spread(self.scores.ffn, cut.layers, cut.shape.ffn, candidate.step)
+        return with_widths(cut, self.scores, groups, ffn)
 
     def cost(self, candidate: Candidate) -> float:
         """What the scores expect."""
@@ -142,8 +152,9 @@ class _Maker:
         self, candidate: Candidate, out_dir: Path, batches: Sequence[Batch] | None = None
     ) -> Path:
         """Write the candidate's checkpoint; recovery sees `batches`, all of them by default."""
-        from toolchain.compress.prune.config import sized_config
+        from toolchain.compress.prune.config import per_layer_config, sized_config
         from toolchain.compress.prune.cut import require_known
+        from toolchain.compress.prune.per_layer import width_lists
         from toolchain.compress.prune.recover import recover
         from toolchain.compress.prune.shape import places
         from toolchain.compress.prune.tensors import CutTensors
@@ -152,6 +163,8 @@ class _Maker:
         cut = self.cut(candidate)
         require_known(places(self.info, self.layout), cut)
         config = sized_config(self.info, self.layout, cut.shape, cut.layers)
+        if widths := width_lists(cut):
+            config = per_layer_config(config, widths)
         tensors = CutTensors(self.info, self.layout, cut)
         changed: Changes = iter(())
         if self.settings.recover:
@@ -169,7 +182,7 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
     by_score = sorted(choices.found, key=maker.cost)
     few = by_score[: maker.settings.candidates]
     if len(few) == 1 or maker.info.weight_bytes > _MOST_MEASURED_BYTES:
-        return few[0], [_record(few[0], maker.cost(few[0]), None)]
+        return few[0], [_record(maker, few[0], None)]
     fitted_on, measured_on = _halves(maker.batches)
     held = reference(maker.source.path, measured_on)
     klds = []
@@ -177,7 +190,7 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
         with TemporaryDirectory(prefix="edgeforge-prune-") as folder:
             klds.append(divergence(maker.make(candidate, Path(folder), fitted_on), held))
     best = min(range(len(few)), key=klds.__getitem__)
-    return few[best], [_record(c, maker.cost(c), kld) for c, kld in zip(few, klds, strict=True)]
+    return few[best], [_record(maker, c, kld) for c, kld in zip(few, klds, strict=True)]
 
 
 def _sizes(before: CheckpointInfo, after: CheckpointInfo, file_type: str) -> dict[str, Any]:
@@ -218,11 +231,11 @@ def _decode(
     }
 
 
-def _record(candidate: Candidate, cost: float, kld: float | None) -> dict[str, Any]:
+def _record(maker: _Maker, candidate: Candidate, kld: float | None) -> dict[str, Any]:
     return {
-        "shape": candidate.shape.text(),
+        "shape": maker.cut(candidate).text(),
         "ratio": round(candidate.ratio, 4),
-        "expected_cost": round(cost, 6),
+        "expected_cost": round(maker.cost(candidate), 6),
         "kld": None if kld is None else round(kld, 6),
     }
 

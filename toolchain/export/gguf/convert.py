@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
-from common.files import require_free_bytes
+from common.files import read_json, require_free_bytes
 from common.progress import progress_bar
 from runtimes.vendored import llama_cpp_folder
 from toolchain import artifact as artifacts
@@ -26,6 +26,7 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.weights import find_weights
 from toolchain.export.gguf import converter_errors
 from toolchain.export.gguf.tokenizer_map import pre_tokenizer_name, scores_from_merges
+from toolchain.layer_widths import layer_widths
 from toolchain.stage import StageConfig
 
 NAME = "convert"
@@ -98,7 +99,11 @@ def chosen_intermediate(intermediate: Intermediate, elements: int) -> str:
 def _tokenizer_request(checkpoint: Path) -> tuple[dict[str, Any], UserError | None]:
     """What the driver is to do about the tokenizer, and our complaint about its structure, which
     counts only if the converter does not know the tokenizer either."""
-    request: dict[str, Any] = {"pre": None, "merge_scores": scores_from_merges(checkpoint)}
+    request: dict[str, Any] = {
+        "pre": None,
+        "merge_scores": scores_from_merges(checkpoint),
+        "layer_widths": layer_widths(read_json(checkpoint / "config.json")),
+    }
     try:
         request["pre"] = pre_tokenizer_name(checkpoint)
     except UserError as error:

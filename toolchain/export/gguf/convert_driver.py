@@ -4,7 +4,8 @@
 
 The request file holds `pre` (the pre-tokenizer's name to use when the converter does not know the
 tokenizer, or null) and `merge_scores` (whether to give SentencePiece-type pieces without scores
-those that the order of merges implies). The driver adds what it did: `pre_name`, `pre_how`
+those that the order of merges implies) and `layer_widths` (of a network whose layers differ, or
+null). The driver adds what it did: `pre_name`, `pre_how`
 (`table`: known to the converter by hash; `structure`: the requested name), `merge_scores_used`.
 
 Nothing of this project is imported here: the converter brings its own gguf package, which differs
@@ -59,6 +60,34 @@ def patch_missing_scores(request: dict[str, Any]) -> None:
     vocab.get_token_score = get_token_score
 
 
+def patch_layer_widths(widths: dict[str, list[int]]) -> None:
+    """Write Llama's tensors as architecture `deci`, which has heads and FFN widths per layer. The
+    converter's Llama class orders queries and keys as `deci` wants them, Qwen2's does not."""
+    conversion: Any = importlib.import_module("conversion")
+    gguf = importlib.import_module("gguf")
+    base: Any = importlib.import_module("conversion.llama").LlamaModel
+
+    class PerLayerModel(base):  # type: ignore[misc]
+        model_arch = gguf.MODEL_ARCH.DECI
+
+        hparams: dict[str, Any]
+
+        def set_gguf_parameters(self) -> None:
+            own = self.hparams
+            self.hparams = {**own, **widths}  # the writer takes lists
+            super().set_gguf_parameters()
+            self.hparams = own
+
+        def modify_tensors(self, data: Any, name: str, bid: int | None) -> Any:
+            own = self.hparams
+            if bid is not None:
+                self.hparams = {**own, **{key: value[bid] for key, value in widths.items()}}
+            yield from super().modify_tensors(data, name, bid)
+            self.hparams = own
+
+    conversion.get_model_class = lambda *_args, **_keywords: PerLayerModel
+
+
 def merge_scores(model: dict[str, Any]) -> dict[int, float]:
     """Token id to score, minus the rank of the first merge that makes the token."""
     scores: dict[int, float] = {}
@@ -83,6 +112,8 @@ def main() -> None:
     patch_unknown_tokenizer(request)
     if request.get("merge_scores"):
         patch_missing_scores(request)
+    if request.get("layer_widths"):
+        patch_layer_widths(request["layer_widths"])
     script = converter / "convert_hf_to_gguf.py"
     sys.argv = [str(script), *arguments]
     try:
