@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -77,10 +78,10 @@ def find_candidates(
         info, settings, count, total
     )  # fmt: skip
     block = block_values(settings.file_type)
-    steps = [block, SMALLEST_BLOCK] if settings.snap == "auto" else [_step(settings.snap)]
+    steps = _steps(settings, block, original)
     accepts = acceptance(info, layout, original)
     nearest: list[Candidate] = []
-    for step in dict.fromkeys(steps):
+    for step in steps:
         shapes = filter(accepts, _legal(original, layout, settings, aim, step))
         made = [_candidate(shape, count(shape), total, step) for shape in shapes]
         found = [one for one in made if aim.met_by(one.shape) and one.ratio <= MOST]
@@ -169,8 +170,13 @@ def _wanted(info: CheckpointInfo, settings: Prune, total: int) -> float:
     return ratio
 
 
-def _step(snap: int | str) -> int:
-    return snap if isinstance(snap, int) else 1
+def _steps(settings: Prune, block: int, original: Shape) -> list[int]:
+    """What widths are multiples of, the first that serves: whole blocks of the type, the smallest
+    blocks, and where the original's FFN fills no whole blocks either, what its width has."""
+    if settings.snap != "auto":
+        return [settings.snap if isinstance(settings.snap, int) else 1]
+    own = math.gcd(original.ffn, SMALLEST_BLOCK)
+    return list(dict.fromkeys((block, SMALLEST_BLOCK, own)))
 
 
 def _legal(

@@ -95,7 +95,6 @@ def choose_cut(
 def with_widths(cut: Cut, scores: Scores, groups: Widths, ffn: Widths) -> Cut:
     """The cut with a number of groups and of channels for each of its layers."""
 
-
     def best(own: Sequence[torch.Tensor], counts: Widths) -> tuple[torch.Tensor, ...]:
         return tuple(_best(score, counts.get(layer, 1)) for layer, score in enumerate(own))
 
