@@ -20,6 +20,7 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
 from toolchain.checkpoint.intake import FORMAT, measurements
 from toolchain.compress.prune.settings import Prune
+from toolchain.hf import idle_threads
 from toolchain.stage import Input, StageConfig
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         trust_remote_code=config.trust_remote_code,
     )
     before = time.perf_counter()
-    scores = score(info, layout, batches, settings)
+    with idle_threads():
+        scores = score(info, layout, batches, settings)
     score_sec = time.perf_counter() - before
     maker = _Maker(source, info, layout, settings, batches, scores)
     chosen, tried = _choose(maker, choices)
@@ -171,7 +173,8 @@ class _Maker:
             seen = self.batches if batches is None else batches
             changed = recover(self.info, self.layout, cut, tensors, config, seen)
         out_dir.mkdir(exist_ok=True)
-        write_checkpoint(self.source, config, tensors, changed, out_dir)
+        with idle_threads():  # recovery computes while the layers are written
+            write_checkpoint(self.source, config, tensors, changed, out_dir)
         return out_dir
 
 
