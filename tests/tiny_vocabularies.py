@@ -20,7 +20,7 @@ def with_sentencepiece(folder: Path, kind: str, size: int) -> Path:
     return folder
 
 
-def replace_tokenizer(folder: Path, kind: str, size: int) -> int:
+def replace_tokenizer(folder: Path, kind: str, size: int, **more: Any) -> int:
     """Put a tokenizer.model that is trained here in the place of tokenizer.json; how many pieces
     it has."""
     import sentencepiece
@@ -36,6 +36,7 @@ def replace_tokenizer(folder: Path, kind: str, size: int) -> int:
         remove_extra_whitespaces=False,
         hard_vocab_limit=False,
         minloglevel=2,
+        **more,
     )
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     (folder / "tokenizer.json").unlink()

@@ -129,7 +129,7 @@ def _print_plan(
                           "notes": list(found.notes)}, indent=2))  # fmt: skip
         return 0
     print(f"{found.original.text()}: {found.parameters / 1e6:.2f} M parameters")
-    print(f"{len(found.found)} legal shapes for {found.aim.text}, within 1 %:")
+    print(f"{len(found.found)} legal shapes for {found.aim.text}:")
     aim = found.aim
     for candidate in sorted(found.found, key=lambda c: abs(aim.measure(c.shape) - aim.wanted))[:10]:
         speed = _expected(found, candidate.shape).get("decode_tokens_per_sec")

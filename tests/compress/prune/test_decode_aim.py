@@ -20,7 +20,7 @@ from toolchain.compress.prune.settings import Prune
 from toolchain.compress.prune.shape import Shape, places, tensor_shape
 from toolchain.plan import plan_model
 
-WIDE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+WIDE = {"hidden_size": 256, "intermediate_size": 1024, "head_dim": 64}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def planned_speed(info: CheckpointInfo, target: Target) -> float:
 def test_every_shape_is_as_fast_as_asked(info: CheckpointInfo, slow: Target) -> None:
     before = planned_speed(info, slow)
     choices = found(info, slow, decode_speedup=1.3)
-    assert choices.sec is not None and len(choices.found) >= 2
+    assert choices.sec is not None and choices.found
     for candidate in choices.found[:2]:
         smaller = sized(info, find_layout(info), candidate.shape)
         speed = planned_speed(smaller, slow)

@@ -40,7 +40,7 @@ def cut_decoder(folder: Path, family: str) -> Artifact:
     source = tiny_decoder(folder / "base", family, **settings)
     if family in SENTENCEPIECE:
         (source / "chat_template.jinja").unlink()
-        replace_tokenizer(source, "bpe", settings["vocab_size"])
+        replace_tokenizer(source, "bpe", settings["vocab_size"], add_dummy_prefix=False)
     return as_source(make(source, folder / "cut", smaller(source, axes)).path)
 
 
