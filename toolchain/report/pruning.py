@@ -29,7 +29,7 @@ def _cut(cut: Mapping[str, Any], language: str) -> str:
             before, after = sizes[name]
             label = f"{name_of(name, language)} ({sizes['quantization']})"
             rows.append((label, size(before), size(after), _change(before, after)))
-    rows += _decode_rows(cut["decode"] or {}, language)
+    rows += _decode_rows(cut.get("decode") or {}, language)
     shape = text(
         "pruning_shape", language, before=escape(cut["shape_before"]), after=escape(cut["shape"])
     )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from toolchain.compress.prune.write import Changes
 
 NAME = "prune"
-VERSION = 2
+VERSION = 3
 TOOLS = ("accelerate", "torch", "transformers")
 # Beyond it a candidate is chosen by its scores: making each would cost more than it tells.
 _MOST_MEASURED_BYTES = 4_000_000_000
