@@ -15,16 +15,9 @@ HELD_OUT = SENTENCES[2:]
 
 def with_sentencepiece(folder: Path, kind: str, size: int) -> Path:
     """A random Llama whose tokenizer.model was trained here; untied, without tokenizer.json."""
-    tiny_llama(folder, hidden=32, ffn=64, layers=1, vocab=size, chat_template=False)
-    resize(folder, replace_tokenizer(folder, kind, size))
-    return folder
-
-
-def replace_tokenizer(folder: Path, kind: str, size: int, **more: Any) -> int:
-    """Put a tokenizer.model that is trained here in the place of tokenizer.json; how many pieces
-    it has."""
     import sentencepiece
 
+    tiny_llama(folder, hidden=32, ffn=64, layers=1, vocab=size, chat_template=False)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([*SENTENCES] * 4),
@@ -36,7 +29,6 @@ def replace_tokenizer(folder: Path, kind: str, size: int, **more: Any) -> int:
         remove_extra_whitespaces=False,
         hard_vocab_limit=False,
         minloglevel=2,
-        **more,
     )
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     (folder / "tokenizer.json").unlink()
@@ -47,8 +39,9 @@ def replace_tokenizer(folder: Path, kind: str, size: int, **more: Any) -> int:
     )
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
     set_json(folder / "generation_config.json", **ids)
+    resize(folder, sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size())
     set_json(folder / "config.json", **ids)
-    return int(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size())
+    return folder
 
 
 def with_unigram(folder: Path, size: int) -> Path:

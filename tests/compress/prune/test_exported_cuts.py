@@ -14,7 +14,6 @@ from compress.prune.cuts import make, smaller
 from tiny_encoders import as_source, export_here
 from tiny_families import calibration, tiny_decoder, tiny_encoder
 from tiny_onnx import exported
-from tiny_vocabularies import replace_tokenizer
 
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
@@ -23,25 +22,19 @@ from toolchain.export.gguf import convert, quantize
 from toolchain.export.onnx import encoder_quantize
 from toolchain.stage import Input
 
-# Axes that llama.cpp lets go, and settings without which its file is another model anyway.
-FAMILIES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "qwen2": (("layers", "groups", "ffn"), {}),
-    "granite": (("layers", "groups", "ffn"), {}),
-    "gemma2": (("layers", "groups", "ffn"), {"vocab_size": 400}),
-    "mistral": (("layers", "groups", "ffn"), {"sliding_window": None}),
-    "phi3": (("layers", "ffn"), {"vocab_size": 400}),
+AXES = ("layers", "groups", "ffn")
+# Settings without which llama.cpp's file is another model, cut or not.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen2": {},
+    "granite": {},
+    "mistral": {"sliding_window": None},
 }
-SENTENCEPIECE = ("gemma2", "phi3")  # their converters want a tokenizer.model
 TRIED = tuple(FAMILIES) if os.environ.get("EDGEFORGE_ALL_FAMILIES") else ("qwen2", "granite")
 
 
 def cut_decoder(folder: Path, family: str) -> Artifact:
-    axes, settings = FAMILIES[family]
-    source = tiny_decoder(folder / "base", family, **settings)
-    if family in SENTENCEPIECE:
-        (source / "chat_template.jinja").unlink()
-        replace_tokenizer(source, "bpe", settings["vocab_size"], add_dummy_prefix=False)
-    return as_source(make(source, folder / "cut", smaller(source, axes)).path)
+    source = tiny_decoder(folder / "base", family, **FAMILIES[family])
+    return as_source(make(source, folder / "cut", smaller(source, AXES)).path)
 
 
 def proof(checkpoint: Artifact, folder: Path) -> dict[str, Any]:
