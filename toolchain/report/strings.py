@@ -57,6 +57,47 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "unknown token.",
         "**警告：** 留出文本中有 {count} 处无法再表示，变为未知 token。",
     ),
+    "advice_case": (
+        "{model} ({kind}, {parameters} M parameters) for {target}, a device of kind {device}",
+        "{model}（{kind}，{parameters} M 参数），目标 {target}，设备类型 {device}",
+    ),
+    "advice_said": ("case:    {answers}", "情况：{answers}"),
+    "advice_assumed": ("assumed: {answers}", "假定：{answers}"),
+    "advice_none": (
+        "No option has more for it than against it in this case.",
+        "在此情况下没有合适的方案。",
+    ),
+    "advice_row": ("{rank}. {title} (score {score})", "{rank}. {title}（得分 {score}）"),
+    "advice_why": ("why", "理由"),
+    "advice_but": ("but", "但是"),
+    "advice_cost": ("costs", "代价"),
+    "advice_expect": ("expect", "预期"),
+    "advice_run": ("run", "命令"),
+    "advice_hours": (
+        "training: about {hours} h on {hardware}, by operations ({source})",
+        "训练：在 {hardware} 上约 {hours} 小时，按运算量估算（{source}）",
+    ),
+    "advice_estimate": (
+        "estimated for this model: {type}, file {size}, memory {memory}, {speed} tokens/s",
+        "对该模型的估算：{type}，文件 {size}，内存 {memory}，{speed} token/s",
+    ),
+    "advice_built": (
+        "measured in {folder}: {model} for {target}, {type}, {size}{figures}",
+        "实测（{folder}）：{model}，目标 {target}，{type}，{size}{figures}",
+    ),
+    "advice_published": ("measured ({source}): {figure}", "已有测量（{source}）：{figure}"),
+    "advice_against": ("Not advised:", "不建议："),
+    "advice_impossible": ("Would help, but is not possible here:", "有帮助，但此处无法进行："),
+    "advice_needs": ("needs {needs}", "需要{needs}"),
+    "advice_too_long": (
+        "takes about {hours} h of training on {hardware}, more than --hours {limit}",
+        "在 {hardware} 上训练约需 {hours} 小时，超过 --hours {limit}",
+    ),
+    "advice_notes": ("Notes:", "说明："),
+    "advice_end": (
+        "Estimates are arithmetic; the build measures and stops at the target's quality budget.",
+        "估算仅为计算值；构建时会实际测量，并遵守目标的质量预算。",
+    ),
     "sparsity": ("Zeros", "稀疏"),
     "sparsity_dense": (
         "GGUF and ONNX store zeros like any other weight: this file is neither smaller nor faster "
