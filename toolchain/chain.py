@@ -170,19 +170,61 @@ def _distill(state: State, say: Say) -> State:
 
     job = state.job
     assert state.data is not None  # a recipe that trains names its data
+    exact = job.recipe.distill.exact is not None
     # A student that is named learns from the chain's model; else the model learns from what it was.
     student = job.student or job.source
     teacher = job.teacher or (job.base if job.student is None else job.source)
+    export = job.recipe.export
     config = distill.Config(
         data=Input.of_artifact(state.data),
         settings=job.recipe.distill,
         teacher=Input.of_artifact(teacher),
+        **({"tensor_types": export.tensor_types, "pure": export.pure} if exact else {}),
         trust_remote_code=job.trust_remote_code,
     )
     made = run_stage(distill, student, config, job.workspace, say)
+    if exact:
+        return _better(state, made, say)
     if made.format == student.format:
         return state.after(made, job=_on(job, made))
     return state.after(made, job=_on(job, student), adapter=made)
+
+
+def _better(state: State, made: Artifact, say: Say) -> State:
+    """Go on with the trained blocks, or with the model as it was where plain quantization loses
+    less on any text."""
+    from toolchain.evaluate import exact_quality
+    from toolchain.export.gguf.export import importance_matrix
+
+    job, wanted = state.job, state.job.recipe.evaluate
+    config = exact_quality.Config(
+        base=Input.of_artifact(job.source),
+        imatrix=Input.of_artifact(importance_matrix(job, job.source, say)),
+        texts=_near_and_far(job),
+        max_tokens=wanted.max_tokens,
+        context_tokens=wanted.context_tokens,
+        trust_remote_code=job.trust_remote_code,
+    )
+    measured = run_stage(exact_quality, made, config, job.workspace, say)
+    for line in exact_quality.told(measured):
+        say(line)
+    if measured.measurements["kept"] == exact_quality.EXACT:
+        job = dataclasses.replace(_on(job, made), unquantized=job.source)
+    return state.after(made).after(measured, job=job)
+
+
+def _near_and_far(job: Job) -> tuple[object, ...]:
+    """The held-out text of the training's kinds, and the project's own where that is another."""
+    from toolchain.data.text import default_text
+    from toolchain.evaluate.exact_quality import FAR, NEAR, Text
+
+    sources = {NEAR: job.texts.evaluation, FAR: default_text()}
+    if sources[FAR].digest == sources[NEAR].digest:
+        del sources[FAR]
+    return tuple(
+        Text.model_validate({"name": source.name, "kind": kind, "file": text_input(job, source)})
+        for kind, source in sources.items()
+    )
 
 
 def _merge(state: State, say: Say) -> State:

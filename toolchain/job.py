@@ -66,7 +66,8 @@ class Job:
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
     files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
     one that stays separate from `source` in the bundle. `teacher` and `student` are the checkpoints
-    that the recipe names for distillation.
+    that the recipe names for distillation. `unquantized` is the checkpoint that `source`, trained
+    in the blocks of its file, stands for: what the export loses is measured against it.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Job:
     adapter: Artifact | None = None
     teacher: Artifact | None = None
     student: Artifact | None = None
+    unquantized: Artifact | None = None
 
     @property
     def bundle(self) -> Path:
@@ -117,6 +119,7 @@ def settle(request: BuildRequest) -> Job:
             f"only GGUF keeps an adapter separate from its base, not {backend}",
             "take `separate: true` out of the recipe's merge",
         )
+    quantization = _trained_type(recipe, backend, quantization)
     texts = settle_texts(folder, recipe, backend)
     return Job(
         name=name,
@@ -132,6 +135,24 @@ def settle(request: BuildRequest) -> Job:
         data=_data(recipe, folder, texts, workspace),
         trust_remote_code=request.trust_remote_code,
         **_distillation(recipe, workspace, trust),
+    )
+
+
+def _trained_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
+    """The type to export: that of the blocks which the recipe trains, if it trains any. Raises
+    `UserError` when another was asked for."""
+    if recipe.distill.exact is None or "distill" not in recipe.stages:
+        return quantization
+    from runtimes.quantizer import canonical_quantization
+
+    trained = canonical_quantization(recipe.distill.exact)
+    if backend == "gguf" and quantization in (AUTO, trained):
+        return trained
+    raise UserError(
+        f"distill.exact trains the blocks of {trained}, but the export makes {quantization}"
+        + ("" if backend == "gguf" else f" ({backend})"),
+        f"set export.quantization (or quantization=) to {trained}, or distill.exact to the type "
+        "that is exported",
     )
 
 

@@ -163,6 +163,8 @@ class Recipe(Strict):
     def _fits_together(self) -> Recipe:
         methods = {"finetune": self.finetune.method, "distill": self.distill.method}
         faults = _chain_faults(self.stages, methods, self.merge.adapter is not None)
+        if self.distill.exact and "distill" in self.stages:
+            faults += _exact_faults(self.stages, self.rounds.most)
         if self.rounds.most > 1:
             faults += _round_faults(self.chain, self.distill.student is not None)
         if self.merge.separate and "merge" in self.stages:
@@ -191,6 +193,14 @@ def _chain_faults(
         elif name in (*_CUTS, "export") and adapter and not given_adapter:
             faults.append(f"'{name}' takes a whole model: put merge after {trained}")
     return faults
+
+
+def _exact_faults(stages: Sequence[str], rounds: int) -> list[str]:
+    """Blocks that were trained ship: nothing changes the weights after that."""
+    last = len(stages) - 1 - stages[::-1].index("distill")
+    after = [name for name in stages[last + 1 :] if name not in ("evaluate", *_BUNDLE_ORDER)]
+    after += ["another round"] if rounds > 1 else []
+    return [f"{name} after 'distill' would change the blocks that exact trained" for name in after]
 
 
 def _round_faults(chain: Sequence[str], given_student: bool) -> list[str]:

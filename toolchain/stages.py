@@ -30,6 +30,7 @@ STAGES = {
     "onnx-encoder-quantize": "toolchain.export.onnx.encoder_quantize",
     "onnx-encoder-sensitivity": "toolchain.export.onnx.sensitivity",
     "onnx-encoder-quality": "toolchain.export.onnx.encoder_check",
+    "exact-quality": "toolchain.evaluate.exact_quality",
     "onnx-parity": "toolchain.evaluate.onnx_parity",
     "onnx-quality": "toolchain.evaluate.onnx_quality",
     "bundle": "toolchain.export.bundle",

@@ -57,6 +57,17 @@ def test_calibrating_on_the_evaluation_text_is_refused(checkpoint: Path, tmp_pat
         settled(checkpoint, tmp_path, recipe)
 
 
+def test_blocks_that_are_trained_are_exported(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = "stages: [distill, export]\ndata: {own: true}\ndistill: {exact: q4_k}\n"
+    assert settled(checkpoint, tmp_path, recipe).quantization == "Q4_K_M"
+    with pytest.raises(UserError, match="trains the blocks of Q4_K_M, but the export makes Q8_0"):
+        settled(checkpoint, tmp_path, f"{recipe}export: {{quantization: Q8_0}}\n")
+    with pytest.raises(UserError, match=r"the export makes int8-mixed \(onnx\)"):
+        settled(checkpoint, tmp_path, f"{recipe}export: {{quantization: int8-mixed}}\n")
+    with pytest.raises(UserError, match="prune after 'distill' would change the blocks"):
+        settled(checkpoint, tmp_path, recipe.replace("distill, export", "distill, prune, export"))
+
+
 def test_a_type_that_does_not_exist_suggests(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Q4_K_M"):
         settle(BuildRequest("laptop", str(checkpoint), quantization="Q4_KM", out=tmp_path))

@@ -23,6 +23,7 @@ EXAMPLES = (
     "edgeforge distill --model PRUNED --teacher PATH_OR_HUB_ID --data texts.jsonl",
     "edgeforge distill --model TEACHER --student PATH --data chats.jsonl --preset classic-t2",
     "edgeforge distill --model PATH --teacher PATH --data data/ --loss reverse_kl --on-policy 0.5",
+    "edgeforge distill --model PATH --data texts.jsonl --exact Q4_0 --packing",
     "edgeforge distill --model MINILM --teacher BERT --data reviews.csv --epochs 3",
 )
 
@@ -66,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
 def _pair(
     args: argparse.Namespace, model: Artifact, settings: Distill, workspace: Workspace
 ) -> tuple[Artifact, Artifact]:
-    """Student and teacher: the model is the one that has no option of its own."""
+    """Student and teacher: the model is the one that has no option of its own; with `exact` it
+    learns from itself."""
     from common.errors import UserError
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
@@ -76,7 +78,7 @@ def _pair(
         checkpoint_for_build(locate(name, **trust), workspace, **trust)[0] if name else None
         for name in (settings.teacher, settings.student)
     )
-    if teacher is None and student is None:
+    if teacher is None and student is None and not settings.exact:
         raise UserError(
             "nobody teaches: neither a teacher nor a student is named",
             "give --teacher PATH (the model learns from it) or --student PATH (the model teaches)",

@@ -54,6 +54,12 @@ def evaluation_text(checkpoint: Path, override: Path | None = None) -> TextSourc
     return _text("evaluation", checkpoint, override)
 
 
+def default_text() -> TextSource:
+    """The evaluation text that comes with the project, whatever a checkpoint has of its own."""
+    documents = tuple(read_documents(DEFAULT_TEXTS / "evaluation.txt"))
+    return TextSource("default evaluation text", documents, sha256_json(list(documents)), "default")
+
+
 def require_held_out(calibration: TextSource, evaluation: TextSource) -> None:
     """Raise a `UserError` when a document is in both, white space at its ends aside."""
     seen = {document.strip() for document in calibration.documents}

@@ -258,7 +258,10 @@ def _write(
     settings = config.training
     if settings.method == "full":
         trust = config.trust_remote_code
-        result.write_checkpoint(checkpoint, source, job.kind, out_dir, trust_remote_code=trust)
+        exact = job.distillation.exact if job.distillation else None
+        result.write_checkpoint(
+            checkpoint, source, job.kind, out_dir, exact=exact, trust_remote_code=trust
+        )
         keep_zeros(source.path, out_dir)
         return
     record = record_base(out_dir, source, "nf4" if settings.quantization == "nf4" else None)

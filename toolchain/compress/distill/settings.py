@@ -22,6 +22,10 @@ PRESETS: Mapping[str, Mapping[str, float]] = {
 }
 
 
+# What suits a quantized model that learns from itself; measured in docs/exact.md.
+EXACT: Mapping[str, float] = {"temperature": 1.0, "alpha": 1.0, "learning_rate": 1e-4}
+
+
 class Distill(Finetune):
     """Settings of a distillation.
 
@@ -110,6 +114,19 @@ class Distill(Finetune):
         "distillation)",
     )
 
+    exact: str | None = Field(
+        default=None,
+        min_length=1,
+        description="train in the blocks of the file (Q4_0, Q8_0, Q4_K_M, …), which then ships; "
+        "temperature and alpha are 1.0 then, learning_rate 1e-4, unless they are set",
+    )
+    exact_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="exact: find the blocks of slow types (K-quants) anew every N steps "
+        "(default: 4)",
+    )
+
     @property
     def training(self) -> Finetune:
         """The settings of the training itself, as `finetune` has them."""
@@ -124,10 +141,11 @@ class Distill(Finetune):
     @model_validator(mode="before")
     @classmethod
     def _of_preset(cls, values: Any) -> Any:
-        """A preset fills in what is not set beside it."""
+        """A preset fills in what is not set beside it, and so does `exact`."""
         if not isinstance(values, Mapping):
             return values
-        return {**PRESETS.get(str(values.get("preset")), {}), **values}
+        own = EXACT if values.get("exact") else {}
+        return {**own, **PRESETS.get(str(values.get("preset")), {}), **values}
 
     @model_validator(mode="after")
     def _distills(self) -> Distill:
@@ -136,6 +154,12 @@ class Distill(Finetune):
             faults.append("layer_map needs hidden_weight or attention_weight above 0")
         if not self.alpha and not self.matches:
             faults.append("with alpha 0 nothing comes from the teacher: use finetune")
+        if self.exact and self.method != "full":
+            faults.append("exact trains the weights themselves: it needs method full")
+        if self.exact and self.student:
+            faults.append("exact trains the model itself: leave student out")
+        if self.exact_every and not self.exact:
+            faults.append("exact_every belongs to exact")
         if self.on_policy and self.packing:
             faults.append("on_policy takes each row's prompt: leave packing off")
         if faults:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from common.errors import UserError
 from toolchain.artifact import Artifact
@@ -23,14 +23,18 @@ NAME = "distill"
 VERSION = 1
 TOOLS = finetune.TOOLS
 # Bytes of a weight of the teacher; quantized ones with their scales.
+_FLOAT_BYTES = 4
 _WEIGHT_BYTES = {"none": 4.0, "int8": 1.1, "nf4": 0.6}
 
 
 class Config(finetune.Config):
-    """`teacher` is a checkpoint, named by its digest."""
+    """`teacher` is a checkpoint, named by its digest. `tensor_types` and `pure` are the export's,
+    for `settings.exact`."""
 
     teacher: Input
     settings: Distill = Distill()
+    tensor_types: dict[str, str] = Field(default_factory=dict)
+    pure: bool = False
 
     @field_validator("settings")
     @classmethod
@@ -59,23 +63,33 @@ def purpose(source: Artifact, config: Config) -> finetune.Purpose:
     labels = labels_of(config.data.path / "train.jsonl") if kind == "classification" else ()
     teacher = config.teacher.path
     trust = config.trust_remote_code
-    if source.digest == config.teacher.digest:
+    if source.digest == config.teacher.digest and config.settings.exact is None:
         raise UserError(
             "teacher and student are the same checkpoint, so there is nothing to learn",
             "name a teacher or a student (distill.teacher, distill.student), or put a stage that "
             "changes the model (prune) before distill",
         )
     require_pair(source.path, teacher, kind, labels, config.settings, trust_remote_code=trust)
-    parameters = inspect(teacher).parameters
+    parameters, own = inspect(teacher).parameters, inspect(source.path).parameters
+    held_bytes = round(parameters * _WEIGHT_BYTES[config.settings.teacher_quantization])
+    exact = None
+    if config.settings.exact is not None:
+        from toolchain.compress.exact.plan import exact_plan
+
+        exact = exact_plan(source, kind, config)
+        held_bytes += own * _FLOAT_BYTES  # the values of the file, beside the float weights
     return finetune.Purpose(
         name=NAME,
         version=VERSION,
         tools=TOOLS,
         parents=(config.teacher.digest,),
-        distillation=Distillation(settings=config.settings, teacher=teacher.absolute()),
-        teacher_bytes=round(parameters * _WEIGHT_BYTES[config.settings.teacher_quantization]),
+        distillation=Distillation(
+            settings=config.settings, teacher=teacher.absolute(), exact=exact
+        ),
+        teacher_bytes=held_bytes,
         figures={
             "teacher_parameters": parameters,
-            "student_parameters": inspect(source.path).parameters,
+            "student_parameters": own,
+            **({"exact": exact.quantization} if exact else {}),
         },
     )
