@@ -48,8 +48,9 @@ class Advice:
 
 
 def advise(case: Case, rules: Rules, builds: Sequence[Built], out: Path) -> Advice:
-    """Every option with what speaks for and against it in this case."""
-    rows = [_rank(name, case, rules, builds, out) for name in rules.options]
+    """Every option for this kind of model, with what speaks for and against it in this case."""
+    fitting = [n for n, o in rules.options.items() if "kind" not in o.needs.unmet(case)]
+    rows = [_rank(name, case, rules, builds, out) for name in fitting]
     rows.sort(key=lambda row: -row.score)
     possible = [r for r in rows if not r.option.needs.unmet(case) and not r.too_long]
     return Advice(

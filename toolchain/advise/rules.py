@@ -81,6 +81,11 @@ class Expectation(Words):
 
     source: str = Field(min_length=1)
 
+    @property
+    def in_project(self) -> bool:
+        """Whether the source is a page of this project."""
+        return self.source.endswith(".md")
+
 
 class Option(Strict):
     """One way to go. `commands` are run as they stand, with {model}, {target}, {out}, {student},
@@ -107,7 +112,7 @@ class Rule(Strict):
 
     option: str
     when: When = When()
-    weight: int = Field(ge=-100, le=100)
+    weight: int = Field(ge=-200, le=200)
     reason: Words
     source: str = Field(min_length=1)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from toolchain.advise.questions import QUESTIONS
-from toolchain.plan_report import size_text
+from toolchain.plan_report import size_text, speed_text
 from toolchain.report.markdown import figure
 from toolchain.report.strings import name_of, text
 
@@ -34,7 +34,7 @@ def advice_text(advice: Advice, case: Case, language: str) -> str:
             lines += [f"  - {_refusal(row, case, language)}" for row in rows] + [""]
     if advice.notes:
         lines.append(text("advice_notes", language))
-        lines += [f"  - {note.of(language)} [{note.source}]" for note in advice.notes] + [""]
+        lines += [f"  - {note.words.of(language)} [{note.source}]" for note in advice.notes] + [""]
     return "\n".join([*lines, text("advice_end", language)])
 
 
@@ -52,7 +52,7 @@ def advice_json(advice: Advice, case: Case, language: str) -> dict[str, Any]:
 
 
 def _heading(case: Case, language: str) -> list[str]:
-    said = [q.name for q in QUESTIONS if q.name not in case.assumed]
+    said = [q.name for q in QUESTIONS if q.name not in (*case.assumed, "device")]
     lines = [
         text(
             "advice_case",
@@ -84,7 +84,8 @@ def _body(row: Ranked, case: Case, language: str) -> Iterator[str]:
     for built in row.measured:
         yield _line("advice_expect", language, _measured(built, language))
     for known in () if row.measured else row.option.expect:
-        words = text("advice_published", language, source=known.source, figure=known.of(language))
+        key = "advice_docs" if known.in_project else "advice_published"
+        words = text(key, language, source=known.source, figure=known.of(language))
         yield _line("advice_expect", language, words)
     for command in row.commands:
         yield _line("advice_run", language, command)
@@ -107,11 +108,15 @@ def _hours(key: str, row: Ranked, case: Case, language: str) -> str:
     return text(
         key,
         language,
-        hours=f"{row.hours:.2g}",
+        hours=_duration(row.hours or 0),
         hardware=case.training,
         source=speed.source,
         limit=_plain(case.hours),
     )
+
+
+def _duration(hours: float) -> str:
+    return "< 0.1" if hours < 0.1 else f"{hours:.0f}" if hours >= 10 else f"{hours:.1f}"
 
 
 def _estimated(found: Estimate, language: str) -> str:
@@ -121,7 +126,7 @@ def _estimated(found: Estimate, language: str) -> str:
         type=found.quantization,
         size=size_text(found.size_bytes),
         memory=size_text(found.total_bytes),
-        speed=f"{found.decode_tokens_per_sec:.3g}",
+        speed=speed_text(found.decode_tokens_per_sec),
     )
 
 

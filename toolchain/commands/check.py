@@ -1,0 +1,2 @@
+HELP = "x"
+EXAMPLES = ("edgeforge check",)
