@@ -22,7 +22,7 @@ class KeptRows:
         self._dtypes = {tensor.name: tensor.dtype for tensor in info.tensors}
         self.names = [tensor.name for tensor in info.tensors]
         self.layer_of = {name: place.layer for name, place in self._places.items()}
-        _require_known(info, self._places)
+        require_known(info, self._places)
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor, as float32."""
@@ -37,7 +37,7 @@ class KeptRows:
         return self._dtypes[name]
 
 
-def _require_known(info: CheckpointInfo, places: dict[str, Place]) -> None:
+def require_known(info: CheckpointInfo, places: dict[str, Place]) -> None:
     """Raise `UserError` for a tensor that may have the vocabulary's rows and is in no layout."""
     for tensor in info.tensors:
         place = places[tensor.name]
