@@ -28,9 +28,9 @@ _ANDROID = "-DANDROID_"
 
 @dataclass(frozen=True)
 class Case:
-    """What rules look at; names as in `rules.When`. `assumed` are questions nobody answered,
-    `candidates` what `auto` tries on the target, in order of preference, `named` the types that options
-    name; `memory_gib` None: what the target has to spare."""
+    """What rules look at; names as in `rules.When`. `assumed` are questions nobody answered.
+    `candidates` is what `auto` tries on the target, in order of preference, `named` the types that
+    options name; `memory_gib` None: what the target has to spare."""
 
     goal: Goal
     quality: Quality
@@ -213,4 +213,3 @@ def as_json(case: Case) -> dict[str, Any]:
         **{name: getattr(case, name) for name in derived},
         "assumed": list(case.assumed),
     }
-

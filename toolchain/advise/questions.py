@@ -61,9 +61,7 @@ class Question:
 
 
 QUESTIONS = (
-    Question(
-        "goal", "what matters most", "What matters most?", "最看重什么？", GOALS, "memory"
-    ),
+    Question("goal", "what matters most", "What matters most?", "最看重什么？", GOALS, "memory"),
     Question(
         "quality",
         "how much of the model's quality must stay: highest (next to all), high, fair",

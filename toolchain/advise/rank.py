@@ -1,7 +1,7 @@
 """From a case to ranked advice: the rules that hold are added up, option by option.
 
-    advice = advise(case, load_rules(), builds)
-    advice.ranked[0].commands
+advice = advise(case, load_rules(), builds)
+advice.ranked[0].commands
 """
 
 from __future__ import annotations

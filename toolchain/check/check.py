@@ -1,7 +1,7 @@
 """Everything that can be said of a model without reading a weight.
 
-    checked = check(path, target=None)
-    checked.works     # whether any backend takes it
+checked = check(path, target=None)
+checked.works     # whether any backend takes it
 """
 
 from __future__ import annotations

@@ -85,19 +85,19 @@ def _prune_vocab(info: CheckpointInfo) -> list[str]:
     from toolchain.compress.prune.layout import find_layout
     from toolchain.compress.prune.shape import places
     from toolchain.compress.prune_vocab.files import TOKENIZER, read_tokenizer
-    from toolchain.compress.prune_vocab.tensors import require_known
+    from toolchain.compress.prune_vocab.known import require_known
 
     require_known(info, places(info, find_layout(info)))
     if not (info.path / TOKENIZER).is_file():
         return [f"no {TOKENIZER}: transformers has to make one"]
-    kind = read_tokenizer(info.path).kind
-    return [] if kind else []
+    read_tokenizer(info.path)  # refuses kinds that cannot be cut
+    return []
 
 
 def _sparsify(info: CheckpointInfo) -> list[str]:
     """Zeros need a layout; patterns need rows that their groups divide."""
     from toolchain.compress.prune.layout import find_layout
-    from toolchain.compress.sparse.layers import linear_weights
+    from toolchain.compress.sparse.linear import linear_weights
 
     own = linear_weights(info, find_layout(info))
     odd = [t.name for t in info.tensors if t.name in own and t.shape[-1] % 4]

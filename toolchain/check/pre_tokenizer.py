@@ -38,7 +38,7 @@ def tokenizer_limits(info: CheckpointInfo) -> list[str]:
 
 
 def known_by_hash(folder: Path) -> bool:
-    """Whether the converter's table has this tokenizer. A tokenizer that does not load is unknown."""
+    """Whether the converter's table has this tokenizer; one that does not load is unknown."""
     from tokenizers import Tokenizer
 
     text, hashes = _table()

@@ -47,10 +47,10 @@ def download(
     except UserError:
         raise
     except Exception as error:
-        explained = explained(error, named, repo)
-        if explained is None:
+        told = explained(error, named, repo)
+        if told is None:
             raise
-        raise explained from error
+        raise told from error
 
 
 def pickles_wanted(named: str, names: list[str], allow_pickle: bool) -> bool:

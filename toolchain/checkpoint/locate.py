@@ -47,7 +47,8 @@ def locate(
 @contextlib.contextmanager
 def headers_of(model: str | None) -> Iterator[Path]:
     """The checkpoint's folder, for looking at its headers alone. Of a hub id no weights are
-    fetched: a temporary folder holds its small files, and weight files that are a header and a hole.
+    fetched: a temporary folder holds its small files, and of each weight file the header and a
+    hole.
 
     Raises `UserError` as `locate` does.
     """

@@ -94,7 +94,8 @@ def _body(row: Ranked, case: Case, language: str) -> Iterator[str]:
 def _refusal(row: Ranked, case: Case, language: str) -> str:
     title = row.option.title.of(language)
     if row.option.needs.unmet(case) and row.option.needs_words:
-        return f"{title}: {text('advice_needs', language, needs=row.option.needs_words.of(language))}"
+        needs = row.option.needs_words.of(language)
+        return f"{title}: {text('advice_needs', language, needs=needs)}"
     if row.too_long:
         return f"{title}: {_hours('advice_too_long', row, case, language)}"
     against = [rule for rule in row.rules if rule.weight < 0]
@@ -162,9 +163,7 @@ def _row_json(row: Ranked, case: Case, language: str) -> dict[str, Any]:
         "too_long": row.too_long,
         "estimate": dataclasses.asdict(row.estimate) if row.estimate else None,
         "measured": [{**dataclasses.asdict(b), "folder": str(b.folder)} for b in row.measured],
-        "published": [
-            {"text": e.of(language), "source": e.source} for e in row.option.expect
-        ],
+        "published": [{"text": e.of(language), "source": e.source} for e in row.option.expect],
         "commands": list(row.commands),
     }
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from common.errors import UserError
 from toolchain.checkpoint.info import CheckpointInfo
-from toolchain.compress.prune.layout import Place, find_layout
+from toolchain.compress.prune.layout import find_layout
 from toolchain.compress.prune.paged import reader
 from toolchain.compress.prune.shape import places
+from toolchain.compress.prune_vocab.known import require_known
 
 
 class KeptRows:
@@ -35,15 +35,3 @@ class KeptRows:
     def dtype(self, name: str) -> str:
         """The dtype that safetensors names for it."""
         return self._dtypes[name]
-
-
-def require_known(info: CheckpointInfo, places: dict[str, Place]) -> None:
-    """Raise `UserError` for a tensor that may have the vocabulary's rows and is in no layout."""
-    for tensor in info.tensors:
-        place = places[tensor.name]
-        if place.axes is None and place.layer is None and info.vocab_size in tensor.shape:
-            raise UserError(
-                f"{tensor.name} has as many rows as the vocabulary, and no layout says what they "
-                "are",
-                "add the tensor to the architecture's file in toolchain/compress/prune/layouts",
-            )
