@@ -1,4 +1,4 @@
-"""Which weights zeros go into, and whether a pattern divides their rows: told from headers alone."""
+"""Which weights zeros go into, and whether a pattern divides their rows."""
 
 from __future__ import annotations
 
