@@ -59,7 +59,7 @@ def attach(network: Any, job: TrainJob) -> Matching:
     return matching
 
 
-class Matching(nn.Module):
+class Matching(nn.Module):  # type: ignore[misc, unused-ignore]
     """The losses, with a projection [teacher's width, student's width] for each layer where the
     widths differ."""
 

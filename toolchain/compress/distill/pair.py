@@ -33,8 +33,8 @@ def require_pair(
     if settings.layer_map:
         from toolchain.compress.distill.matching import layer_map
 
-        layers = [inspect(path).config["num_hidden_layers"] for path in (student, teacher)]
-        layer_map(*layers, settings.layer_map)
+        own, other = (inspect(path).config["num_hidden_layers"] for path in (student, teacher))
+        layer_map(own, other, settings.layer_map)
     if kind == "classification":
         _require_classes(teacher, labels, trust_remote_code)
 
