@@ -218,7 +218,7 @@ def _near_and_far(job: Job) -> tuple[object, ...]:
     from toolchain.data.text import default_text
     from toolchain.evaluate.exact_quality import FAR, NEAR, Text
 
-    sources = {NEAR: job.texts.evaluation, FAR: default_text()}
+    sources = {NEAR: job.texts.evaluation, FAR: default_text("evaluation")}
     if sources[FAR].digest == sources[NEAR].digest:
         del sources[FAR]
     return tuple(

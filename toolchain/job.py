@@ -143,11 +143,11 @@ def settle(request: BuildRequest) -> Job:
 def _trained_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
     """The type to export: that of the blocks which the recipe trains, if it trains any. Raises
     `UserError` when another was asked for."""
-    if recipe.distill.exact is None or "distill" not in recipe.stages:
+    if not recipe.trains_blocks:
         return quantization
     from runtimes.quantizer import canonical_quantization
 
-    trained = canonical_quantization(recipe.distill.exact)
+    trained = canonical_quantization(recipe.distill.exact or "")
     if backend == "gguf" and quantization in (AUTO, trained):
         return trained
     raise UserError(
@@ -178,17 +178,22 @@ def _distillation(
 def _data(
     recipe: Recipe, folder: Path, texts: Texts, workspace: Workspace
 ) -> tuple[Input, ...]:
-    """The recipe's training data, or the model's own where the recipe says so."""
+    """The recipe's training data, or the model's own where the recipe says so. Blocks that are
+    trained on the model's own rows see the project's text too, or they would lose other kinds."""
     from toolchain.data.prepare.stage import data_input
-    from toolchain.data.text import COMPANION_FOLDER, as_rows
+    from toolchain.data.text import COMPANION_FOLDER, as_rows, default_text
 
     files = recipe.data.files
     if not files and recipe.data.own and recipe.trains:
         own = folder / COMPANION_FOLDER / "train.jsonl"
-        if not own.is_file():
-            own = workspace.stages / f"rows-{texts.calibration.digest[:16]}.jsonl"
-            as_rows(texts.calibration, own)
-        files = (own,)
+        sources = [] if own.is_file() else [texts.calibration]
+        if recipe.trains_blocks and texts.calibration.origin != "default":
+            sources.append(default_text("calibration"))
+        files = (own,) if own.is_file() else ()
+        for source in sources:
+            rows = workspace.stages / f"rows-{source.digest[:16]}.jsonl"
+            as_rows(source, rows)
+            files = (*files, rows)
     return tuple(data_input(path) for path in files)
 
 
@@ -246,6 +251,8 @@ def require_room(job: Job, found: ModelPlan) -> None:
     # ONNX is float32, and its exporter writes it twice for a moment.
     value_bytes = (4 if kind == "f32" else 2) if job.backend == "gguf" else 8
     unquantized = job.info.parameters * value_bytes
+    if job.recipe.trains_blocks:  # those of their values, in float32, as well
+        unquantized += job.info.parameters * 4
     candidates = [c.size.weights_bytes for c in found.plan.candidates if c.fits]
     logits = min(job.recipe.evaluate.max_tokens * (job.info.vocab_size or 0) * 4, _MAX_LOGITS_BYTES)
     # Unquantized file, every candidate once, the bundle's copy, two sets of logits.

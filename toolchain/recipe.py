@@ -142,6 +142,11 @@ class Recipe(Strict):
         return any(name in TRAINING for name in self.stages)
 
     @property
+    def trains_blocks(self) -> bool:
+        """Whether a stage of it trains the very blocks of the file."""
+        return self.distill.exact is not None and "distill" in self.stages
+
+    @property
     def training(self) -> Finetune:
         """The settings by which the data are prepared: those of the first stage that trains."""
         first = next((name for name in self.stages if name in TRAINING), "finetune")
@@ -163,7 +168,7 @@ class Recipe(Strict):
     def _fits_together(self) -> Recipe:
         methods = {"finetune": self.finetune.method, "distill": self.distill.method}
         faults = _chain_faults(self.stages, methods, self.merge.adapter is not None)
-        if self.distill.exact and "distill" in self.stages:
+        if self.trains_blocks:
             faults += _exact_faults(self.stages, self.rounds.most)
         if self.rounds.most > 1:
             faults += _round_faults(self.chain, self.distill.student is not None)

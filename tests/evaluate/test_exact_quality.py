@@ -70,8 +70,10 @@ def test_the_better_one_is_kept(
         base=Input.of_artifact(base), imatrix=Input.of_artifact(matrix), texts=texts
     )
     (tmp_path / "out").mkdir()
-    found = exact_quality.run(made, config, tmp_path / "out").measurements
+    measured = exact_quality.run(made, config, tmp_path / "out")
+    found, lines = measured.measurements, exact_quality.told(measured)
     assert found["kept"] == kept and [row["name"] for row in found["texts"]] == ["near", "far"]
+    assert ("the plain file is kept" in lines[-1]) == (kept == "plain") and "near" in lines[0]
     for row in found["texts"]:
         assert row["tokens"] > 20
         if kept == "exact":

@@ -54,10 +54,11 @@ def evaluation_text(checkpoint: Path, override: Path | None = None) -> TextSourc
     return _text("evaluation", checkpoint, override)
 
 
-def default_text() -> TextSource:
-    """The evaluation text that comes with the project, whatever a checkpoint has of its own."""
-    documents = tuple(read_documents(DEFAULT_TEXTS / "evaluation.txt"))
-    return TextSource("default evaluation text", documents, sha256_json(list(documents)), "default")
+def default_text(kind: str) -> TextSource:
+    """The `evaluation` or `calibration` text that comes with the project, whatever a checkpoint has
+    of its own."""
+    documents = tuple(read_documents(DEFAULT_TEXTS / f"{kind}.txt"))
+    return TextSource(f"default {kind} text", documents, sha256_json(list(documents)), "default")
 
 
 def require_held_out(calibration: TextSource, evaluation: TextSource) -> None:

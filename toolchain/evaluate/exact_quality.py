@@ -22,6 +22,7 @@ from common.strict import Strict
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
+from toolchain.compress.exact.settings import ExactPlan
 from toolchain.compress.exact.sidecar import read_plan
 from toolchain.data.text import read_documents
 from toolchain.evaluate.chunks import Chunks, choose_chunks
@@ -70,7 +71,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     if plan is None:
         raise UserError(f"{source.path} was not trained in the blocks of a file")
     with tempfile.TemporaryDirectory(dir=out_dir) as folder:
-        found = _compared(source, config, plan.quantization, Path(folder))
+        found = _compared(source, config, plan, Path(folder))
     rows = [
         {
             "name": text.name,
@@ -132,7 +133,7 @@ def _figures(compared: Comparison) -> dict[str, float]:
 
 
 def _compared(
-    source: Artifact, config: Config, quantization: str, folder: Path
+    source: Artifact, config: Config, plan: ExactPlan, folder: Path
 ) -> dict[str, list[Comparison]]:
     """Plain and exact weights against the base's logits, which lie on disk meanwhile."""
     chunks = _chunks(config)
@@ -144,7 +145,7 @@ def _compared(
         references = [
             open_logits(folder / f"{number}.f32", own, vocab) for number, own in enumerate(chunks)
         ]
-        _make_plain(network, config, quantization)
+        _make_plain(network, config, plan)
         plain = [summarize(list(r.compare(lambda c: torch_logits(network, c)))) for r in references]
     with torch_model(source.path, trust_remote_code=trust) as network:
         exact = [summarize(list(r.compare(lambda c: torch_logits(network, c)))) for r in references]
@@ -169,7 +170,7 @@ def _chunks(config: Config) -> list[Chunks]:
     ]
 
 
-def _make_plain(network: Any, config: Config, quantization: str) -> None:
+def _make_plain(network: Any, config: Config, plan: ExactPlan) -> None:
     """The network's weights as plain quantization with the importance matrix leaves them."""
     from runtimes.imatrix_file import read_imatrix
     from toolchain.compress.exact.rounding import rounded
@@ -181,7 +182,14 @@ def _make_plain(network: Any, config: Config, quantization: str) -> None:
     importances = read_imatrix(config.imatrix.path / IMATRIX_FILE).importances()
     gguf_name = weight_names(info)
     parameters = dict(network.named_parameters())
-    plan = block_types(info, network, quantization, with_imatrix=True)
-    for name, kind in plan.items():
+    types = block_types(
+        info,
+        network,
+        plan.quantization,
+        with_imatrix=True,
+        tensor_types=plan.tensor_types,
+        pure=plan.pure,
+    )
+    for name, kind in types.items():
         importance = importances.get(gguf_name(name) or "")
         parameters[name].data = rounded(parameters[name].data, kind, importance)

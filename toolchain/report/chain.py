@@ -10,8 +10,8 @@ from toolchain.report.strings import name_of, text
 
 _ANSWER_CHARACTERS = 300
 _SETTINGS = (
-    *("loss", "temperature", "method", "rank", "alpha", "dora", "quantization", "learning_rate"),
-    *("epochs", "seed"),
+    *("exact", "loss", "temperature", "method", "rank", "alpha", "dora", "quantization"),
+    *("learning_rate", "epochs", "seed"),
 )
 # Figures of a training, in the report's order; what a run does not have is left out.
 _FIGURES = (
