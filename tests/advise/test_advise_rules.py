@@ -107,9 +107,9 @@ def test_the_student_is_named_in_a_copy_of_the_recipe(
     from toolchain.recipe import read_recipe
 
     monkeypatch.chdir(tmp_path)
-    rich = dataclasses.replace(case, labelled=5000, training="gpu", student_named="small/model")
+    rich = dataclasses.replace(case, labelled=500, training="gpu", student_named="small/model")
     rows = {row.name: row for row in advise(rich, RULES, (), OUT).ranked}
-    for name in ("distill", "finetune-distill"):
+    for name in ("distill", "finetune-distill", "distill-lora"):
         subprocess.run(rows[name].commands[0], shell=True, check=True)
         recipe = read_recipe(str(tmp_path / f"my-{name}.yaml"))
         assert recipe.distill.student == "small/model"
@@ -130,6 +130,10 @@ TABLE = [
     # Distil where there are data and compute.
     ({"fits": False, "student_named": "s", "training": "gpu", "unlabelled": 50_000}, "distill"),
     ({"fits": False, **DATA}, "prune-distill-lora"),
+    (
+        {"fast_enough": False, "student_named": "s", "training": "cpu", "unlabelled": 500},
+        "distill-lora",
+    ),
     # Fine-tune, not compress, where quality is the need and the resources are there.
     ({"goal": "quality", "quality": "highest", "device": "server-gpu", **DATA}, "finetune"),
     ({"goal": "task", **DATA}, "finetune"),

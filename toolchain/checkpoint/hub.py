@@ -115,12 +115,12 @@ def explained(error: Exception, named: str, repo: str) -> UserError | None:
     if isinstance(error, errors.HFValidationError):
         return UserError(f"{named} is no valid hub id: {error}", "give organisation/name")
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return unreachable(named)
+        return _unreachable(named)
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code if error.response is not None else "no status"
         return UserError(f"{named}: the hub answered {status}", "try again later, or give a folder")
     if _is_connection_error(error):
-        return unreachable(named)
+        return _unreachable(named)
     if isinstance(error, OSError):
         return UserError(
             f"{named} could not be downloaded: {error}", "free some space or set HF_HOME"
@@ -128,7 +128,7 @@ def explained(error: Exception, named: str, repo: str) -> UserError | None:
     return None
 
 
-def unreachable(named: str) -> UserError:
+def _unreachable(named: str) -> UserError:
     from huggingface_hub.constants import ENDPOINT, is_offline_mode
 
     if is_offline_mode():

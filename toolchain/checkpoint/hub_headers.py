@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +21,29 @@ from toolchain.checkpoint.hub import (
     explained,
     matching,
     pickles_wanted,
-    unreachable,
 )
 from toolchain.checkpoint.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
 
 # Nearly every header is shorter than this; a longer one takes a second request.
 _FIRST_BYTES = 1 << 16
+_WEIGHTS = ".safetensors"
 
 
-def fetch_headers(repo: str, revision: str | None, folder: Path) -> None:
-    """Fill `folder`. Raises `UserError` when the hub cannot be reached, when repository or revision
-    do not exist or need a login, and when there are no safetensors."""
+def fetch_headers(repo: str, revision: str | None, folder: Path) -> bool:
+    """Fill `folder`; False when the hub lists nothing: it cannot be reached, or does not know the
+    repository.
+
+    Raises `UserError` when repository or revision need a login, and when there are no safetensors.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError
 
     named = f"{repo}@{revision}" if revision else repo
     try:
         listed = snapshot_download(repo, revision=revision, dry_run=True)
-        names = [entry.filename for entry in listed]
-        pickles_wanted(named, names, False)
-        small = [*SMALL, "*.safetensors.index.json"]
-        snapshot = Path(snapshot_download(repo, revision=revision, allow_patterns=small))
-        for name in matching(names, small):
-            _copy(snapshot, folder, name)
-        sizes = {entry.filename: entry for entry in listed}
-        for name in matching(names, SAFETENSORS):
-            if name.endswith(".safetensors"):
-                _write_hollow(repo, sizes[name], folder / name)
+        _fill(repo, revision, {entry.filename: entry for entry in listed}, folder)
     except DryRunError:
-        raise unreachable(named) from None
+        return False
     except UserError:
         raise
     except Exception as error:
@@ -56,6 +51,21 @@ def fetch_headers(repo: str, revision: str | None, folder: Path) -> None:
         if told is None:
             raise
         raise told from error
+    return True
+
+
+def _fill(repo: str, revision: str | None, listed: Mapping[str, Any], folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    names = list(listed)
+    pickles_wanted(f"{repo}@{revision}" if revision else repo, names, False)
+    small = [*SMALL, *(pattern for pattern in SAFETENSORS if not pattern.endswith(_WEIGHTS))]
+    snapshot = Path(snapshot_download(repo, revision=revision, allow_patterns=small))
+    for name in matching(names, small):
+        _copy(snapshot, folder, name)
+    for name in matching(names, SAFETENSORS):
+        if name.endswith(_WEIGHTS):
+            _write_hollow(repo, listed[name], folder / name)
 
 
 def _copy(snapshot: Path, folder: Path, name: str) -> None:

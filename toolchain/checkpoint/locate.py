@@ -57,13 +57,15 @@ def headers_of(model: str | None) -> Iterator[Path]:
         yield here
         return
     assert hub_id is not None
+    from toolchain.checkpoint.hub import download
     from toolchain.checkpoint.hub_headers import fetch_headers
 
     with tempfile.TemporaryDirectory(prefix="edgeforge-headers-") as folder:
         path = Path(folder) / hub_id["repo"].rpartition("/")[2]
         path.mkdir()
-        fetch_headers(hub_id["repo"], hub_id["revision"], path)
-        yield path
+        listed = fetch_headers(hub_id["repo"], hub_id["revision"], path)
+        # Without the hub a whole copy in its cache does; else the download says what is wrong.
+        yield path if listed else download(hub_id["repo"], hub_id["revision"])
 
 
 def _here_or_hub(model: str | None) -> tuple[Path | None, re.Match[str] | None]:
