@@ -1,4 +1,4 @@
-"""`edgeforge check`: what it says of the demo model and of what is broken, odd or of another kind."""
+"""`edgeforge check` on the demo model, and on what is broken, odd or of another kind."""
 
 from __future__ import annotations
 
@@ -148,15 +148,25 @@ def test_an_encoder_becomes_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert found["works"] and found["gguf"] is None and found["onnx"]["rows"]
 
 
+def test_a_tokenizer_that_does_not_load_is_refused(
+    copied: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _json(capsys, copied(model={"type": "BPE", "vocab": {"a": 0}}))
+    assert _verdicts(found)["tokenizer"] == "refused"
+    assert "tokenizer.json does not load" in _detail(found, "tokenizer")
+    assert not found["works"]
+
+
 def test_a_broken_checkpoint_names_every_fault(
     copied: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = copied({"num_hidden_layers": 7, "eos_token_id": 9999, "architectures": ["Lama"]})
+    broken = {"num_hidden_layers": 7, "eos_token_id": 9999, "architectures": ["Lama"]}
+    folder = copied({**broken, "num_local_experts": 8})
     (folder / "generation_config.json").unlink()
     found = _json(capsys, folder)
     assert not found["works"]
     assert found["findings"] == []
-    for fault in ("7 layers", "eos_token_id 9999", "architecture Lama"):
+    for fault in ("7 layers", "eos_token_id 9999", "architecture Lama", "8 experts"):
         assert any(fault in line for line in found["faults"])
     assert main(["check", str(folder)]) == 1
     assert "the checkpoint is refused:" in capsys.readouterr().out

@@ -39,6 +39,8 @@ class Checked:
     def works(self) -> bool:
         """Whether the checkpoint is whole and a backend takes it."""
         verdicts = {found.part: found.verdict for found in self.findings}
+        if verdicts.get("tokenizer") == "refused":
+            return False
         return any(verdicts.get(name) in ("works", "limit") for name in _BACKENDS)
 
     def as_json(self) -> dict[str, Any]:

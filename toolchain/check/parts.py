@@ -55,6 +55,16 @@ def _asked(part: str, info: CheckpointInfo) -> Finding:
     return Finding(part, "limit" if limits else "works", tuple(limits))
 
 
+def _tokenizer(info: CheckpointInfo) -> list[str]:
+    """tokenizer.json has to load as it stands."""
+    from toolchain.check.pre_tokenizer import TOKENIZER, load
+
+    if (info.path / TOKENIZER).is_file():
+        load(info.path)
+        return []
+    return [f"no {TOKENIZER}: transformers makes one of the {info.tokenizer_kind} files"]
+
+
 def _training(info: CheckpointInfo) -> list[str]:
     """Training needs transformers' own code for the architecture."""
     from toolchain.checkpoint.architectures import native_model_types
@@ -151,6 +161,7 @@ def _ollama(info: CheckpointInfo) -> list[str]:
 
 # Each returns limits, and raises `UserError` where it refuses.
 PARTS: dict[str, Callable[[CheckpointInfo], list[str]]] = {
+    "tokenizer": _tokenizer,
     "train": _training,
     "prune": _prune,
     "prune-vocab": _prune_vocab,
@@ -159,7 +170,8 @@ PARTS: dict[str, Callable[[CheckpointInfo], list[str]]] = {
     "onnx": _onnx,
     "ollama": _ollama,
 }
-# What a recipe's stages and a build's backend need; a build may do without Ollama.
+# What a recipe's stages and a build's backend need. A build loads the tokenizer in its first stage,
+# and may do without Ollama.
 _STAGES: dict[str, set[str]] = {
     "train": {"finetune", "distill"},
     "prune": {"prune"},

@@ -12,19 +12,23 @@ import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.errors import UserError
 from runtimes.vendored import llama_cpp_folder
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.export.gguf.tokenizer_map import pre_tokenizer_name, scores_from_merges
 
-_TOKENIZER = "tokenizer.json"
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER = "tokenizer.json"
 _FUNCTION, _TEXT, _HASH = "get_vocab_base_pre", "chktxt", "chkhsh"
 
 
 def tokenizer_limits(info: CheckpointInfo) -> list[str]:
     """What is special about the tokenizer. Raises `UserError` when llama.cpp cannot follow it."""
-    if not (info.path / _TOKENIZER).is_file():
+    if not (info.path / TOKENIZER).is_file():
         return [] if info.tokenizer_kind == "sentencepiece" else [_untold(info)]
     try:
         pre_tokenizer_name(info.path)
@@ -38,15 +42,22 @@ def tokenizer_limits(info: CheckpointInfo) -> list[str]:
 
 
 def known_by_hash(folder: Path) -> bool:
-    """Whether the converter's table has this tokenizer; one that does not load is unknown."""
+    """Whether the converter knows this tokenizer. Raises `UserError` when it does not load."""
+    text, hashes = _table()
+    ids = load(folder).encode(text).ids
+    return hashlib.sha256(str(ids).encode()).hexdigest() in hashes
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer of tokenizer.json. Raises `UserError` when it does not load."""
     from tokenizers import Tokenizer
 
-    text, hashes = _table()
     try:
-        ids = Tokenizer.from_file(str(folder / _TOKENIZER)).encode(text).ids
-    except Exception:  # tokenizers raises plain Exception for a broken file
-        return False
-    return hashlib.sha256(str(ids).encode()).hexdigest() in hashes
+        return Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises plain Exception for a broken file
+        raise UserError(
+            f"{TOKENIZER} does not load: {error}", "fetch the tokenizer's files again"
+        ) from None
 
 
 @cache
@@ -78,6 +89,6 @@ def _compared(function: ast.FunctionDef) -> Iterator[str]:
 
 def _untold(info: CheckpointInfo) -> str:
     return (
-        f"no {_TOKENIZER} beside a tokenizer of kind {info.tokenizer_kind}: only the converter can "
+        f"no {TOKENIZER} beside a tokenizer of kind {info.tokenizer_kind}: only the converter can "
         "tell whether it knows it; save it with transformers' save_pretrained to be sure"
     )
