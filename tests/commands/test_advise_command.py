@@ -61,6 +61,27 @@ def test_without_a_terminal_it_answers_and_says_what_it_assumed(
     assert "estimated for this model: Q4_K_M" in out
 
 
+def test_a_limit_of_ones_own_names_a_type_that_keeps_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between the two smallest types' memory only the smaller one fits; below it nothing does."""
+    plain = _json(capsys, "--target", "jetson")
+    assert "--quantization" not in plain["ranked"][0]["commands"][0]
+    assert main(["plan", "--target", "jetson", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    small, larger, *_ = sorted(c["total_bytes"] for c in plan["candidates"])
+    between = str((small + larger) / 2 / (1 << 30))
+    found = _json(capsys, "--target", "jetson", "--memory-gib", between)
+    assert "--quantization Q4_K_M" in found["ranked"][0]["commands"][0]
+    below = str(small * 0.5 / (1 << 30))
+    arguments = ["--target", "jetson", "--memory-gib", below, "--training", "cpu"]
+    assert main(["advise", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "1. Prune structures" in out
+    assert "it still does not fit; raise prune.ratio" in out
+    assert "Not advised:\n  - Quantize: no type of the target fits the memory" in out
+
+
 def test_the_same_in_chinese(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["advise", "--target", "jetson", "--lang", "zh-CN"]) == 0
     out = capsys.readouterr().out

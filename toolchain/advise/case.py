@@ -94,7 +94,7 @@ def settle_case(
     """
     from targets.registry import load_target
     from toolchain.checkpoint.inspect import inspect
-    from toolchain.checkpoint.locate import locate
+    from toolchain.checkpoint.locate import headers_of
     from toolchain.checkpoint.validate import validate
 
     settled = _settled(answers)
@@ -106,9 +106,10 @@ def settle_case(
     if (spare := settled["memory_gib"]) is not None:
         _refuse_memory(spare, device)
         device = _with_memory(device, spare)
-    info = inspect(locate(model))
-    validate(info, deep=False)
-    backend, candidates, named_types = _planned(info, device, rules)
+    with headers_of(model) as path:
+        info = inspect(path)
+        validate(info, deep=False)
+        backend, candidates, named_types = _planned(info, device, rules)
     unsaid = [q.name for q in QUESTIONS if q.name not in answers and settled[q.name] is not None]
     return Case(
         **settled,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import read_json
+from targets.schema import GIB
 from toolchain.export.manifest import SCHEMA
 
 if TYPE_CHECKING:
@@ -119,15 +120,23 @@ def training_hours(recipe: Recipe, case: Case, rules: Rules) -> float | None:
 
 
 def _candidate(option: Option, case: Case, kept: float) -> Candidate | None:
-    usable = case.target.memory.usable_gib * (1 << 30)
+    """The first type that fits and is fast enough, else the first that fits, with the share of the
+    weights that is kept."""
+    usable = case.target.memory.usable_gib * GIB
     tried = case.candidates
     if option.quantization != "auto":
         tried = tuple(c for c in case.named if c.size.quantization == option.quantization)
-    for candidate in tried:
-        total = candidate.total_bytes - candidate.size.weights_bytes * (1 - kept)
-        if candidate.fits or (kept < 1 and not candidate.accelerator_bytes and total <= usable):
-            return candidate
-    return None
+
+    def fits(found: Candidate) -> bool:
+        total = found.total_bytes - found.size.weights_bytes * (1 - kept)
+        return found.fits or (kept < 1 and not found.accelerator_bytes and total <= usable)
+
+    def fast(found: Candidate) -> bool:
+        limit = case.token_ms
+        return limit is None or 1000 * kept / found.decode_tokens_per_sec <= limit
+
+    fitting = [found for found in tried if fits(found)]
+    return next(filter(fast, fitting), fitting[0] if fitting else None)
 
 
 def _built(path: Path) -> Built | None:

@@ -35,6 +35,11 @@ class Ranked:
     hours: float | None = None
     too_long: bool = False
 
+    @property
+    def unfit(self) -> bool:
+        """Whether it would not fit the memory even so."""
+        return self.estimate is None and not self.option.needs.student
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -66,21 +71,26 @@ def _rank(name: str, case: Case, rules: Rules, builds: Sequence[Built], out: Pat
     recipe = read_recipe(option.recipe)
     held = [r for r in rules.rules if r.option == name and not r.when.unmet(case)]
     hours = training_hours(recipe, case, rules)
+    expected = estimate(option, recipe, case, rules)
     return Ranked(
         name=name,
         option=option,
         score=sum(rule.weight for rule in held),
         rules=tuple(sorted(held, key=lambda rule: -abs(rule.weight))),
-        commands=_commands(option, recipe, case, out),
-        estimate=estimate(option, recipe, case, rules),
+        commands=_commands(option, recipe, case, out, expected),
+        estimate=expected,
         measured=tuple(matching(builds, option, case)),
         hours=hours,
         too_long=hours is not None and case.hours is not None and hours > case.hours,
     )
 
 
-def _commands(option: Option, recipe: Recipe, case: Case, out: Path) -> tuple[str, ...]:
-    """The commands with this case filled in; DATA and STUDENT stand for what is not named yet."""
+def _commands(
+    option: Option, recipe: Recipe, case: Case, out: Path, expected: Estimate | None
+) -> tuple[str, ...]:
+    """The commands with this case filled in; DATA and STUDENT stand for what is not named yet. A
+    limit that the target does not know of (memory, latency) needs a type that keeps it by name."""
+    limited = expected and (case.memory_gib is not None or case.token_ms is not None)
     student = case.student_named or "STUDENT"
     values = {
         "target": shlex.quote(case.target_named),
@@ -88,6 +98,7 @@ def _commands(option: Option, recipe: Recipe, case: Case, out: Path) -> tuple[st
         "out": shlex.quote(str(out)),
         "data": " --data DATA.jsonl" if _wants_data(recipe, case) else "",
         "name_student": shlex.quote(f"s|student: null|student: {student}|"),
+        "type": f" --quantization {expected.quantization}" if expected and limited else "",
         "recipes": shlex.quote(_nearest(RECIPES)),
         "bundle": shlex.quote(str(out / built_name(case.model, recipe) / case.target.name)),
     }

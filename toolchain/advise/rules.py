@@ -88,8 +88,9 @@ class Expectation(Words):
 
 
 class Option(Strict):
-    """One way to go. `commands` are run as they stand, with {model}, {target}, {out}, {student},
-    {data} and {bundle} filled in; `quantization` is the type that they name."""
+    """One way to go. `commands` are run as they stand, with {model}, {target}, {out}, {data},
+    {bundle}, {recipes}, {name_student} (a sed script) and {type} filled in; `quantization` is the
+    type that they name."""
 
     recipe: str
     title: Words

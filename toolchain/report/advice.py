@@ -81,6 +81,8 @@ def _body(row: Ranked, case: Case, language: str) -> Iterator[str]:
         yield _line("advice_cost", language, _hours("advice_hours", row, case, language))
     if row.estimate is not None:
         yield _line("advice_expect", language, _estimated(row.estimate, language))
+    if row.unfit and not case.fits:
+        yield _line("advice_expect", language, text("advice_unfit", language))
     for built in row.measured:
         yield _line("advice_expect", language, _measured(built, language))
     for known in () if row.measured else row.option.expect:

@@ -89,6 +89,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "estimated for this model: {type}, file {size}, memory {memory}, {speed} tokens/s",
         "对该模型的估算：{type}，文件 {size}，内存 {memory}，{speed} token/s",
     ),
+    "advice_unfit": (
+        "estimated: with this recipe as it is it still does not fit; raise prune.ratio, or take "
+        "a smaller model",
+        "估算：按此配方仍放不下；请提高 prune.ratio，或选用更小的模型",
+    ),
     "advice_built": (
         "measured in {folder}: {model} for {target}, {type}, {size}{figures}",
         "实测（{folder}）：{model}，目标 {target}，{type}，{size}{figures}",
