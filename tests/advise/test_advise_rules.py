@@ -172,6 +172,17 @@ def test_a_training_that_takes_too_long_is_not_advised(case: Case) -> None:
     assert late.too_long
 
 
+def test_a_training_that_takes_too_much_memory_is_not_advised(case: Case) -> None:
+    """22 bytes a weight for all of them, their teacher and rounded values; 2 for an adapter."""
+    large = dataclasses.replace(case.info, parameters=8_000_000_000)
+    advice = advice_for(case, info=large, training="gpu", labelled=1000, training_gib=24.0)
+    held = {row.name: row.training_bytes for row in (*advice.ranked, *advice.impossible)}
+    assert held["exact-q4"] == 22 * 8_000_000_000
+    assert held["finetune"] == 2 * 8_000_000_000
+    assert {row.name for row in advice.impossible if row.too_large} >= {"exact-q4"}
+    assert {"finetune", "prune-lora"} <= names(advice.ranked)
+
+
 def test_pruning_is_estimated_smaller_and_faster(case: Case) -> None:
     rows = {r.name: r.estimate for r in advice_for(case, training="gpu", hours=None).ranked}
     whole, pruned = rows["quantize"], rows["prune-lora"]

@@ -40,6 +40,7 @@ class Case:
     unlabelled: int
     memory_gib: float | None
     token_ms: float | None
+    training_gib: float | None
     hours: float | None
     target: Target
     target_named: str
@@ -150,6 +151,8 @@ def _refuse_contradictions(answers: Mapping[str, Any], target: Target | None) ->
         faults.append(f"--hours 0 and --training {answers['training']}")
     if hours and answers.get("training") == "none":
         faults.append(f"--hours {hours:g} and --training none")
+    if (held := answers.get("training_gib")) and answers.get("training") == "none":
+        faults.append(f"--training-gib {held:g} and --training none")
     if answers.get("token_ms") == 0:
         faults.append("--token-ms 0: no model answers in no time")
     if answers.get("memory_gib") == 0:

@@ -24,6 +24,9 @@ _ROW_TOKENS = 128
 # Operations for each parameter and token: forward, and twice that backward (arXiv:2001.08361);
 # a teacher adds its forward pass.
 _TRAIN_FLOP, _TEACHER_FLOP = 6, 2
+# As `toolchain.train.memory` counts: weights, gradients and two moments; a frozen weight in float32
+# on a CPU, in bfloat16 on a GPU.
+_TRAINED_BYTES, _FROZEN_BYTES, _ROUNDED_BYTES = 16, (4, 2), 4
 _SHOWN = 3
 
 
@@ -102,11 +105,8 @@ def estimate(option: Option, recipe: Recipe, case: Case, rules: Rules) -> Estima
 def training_hours(recipe: Recipe, case: Case, rules: Rules) -> float | None:
     """Hours that the recipe's trainings take, by operations; None where it trains nothing or there
     is no hardware. The model's own texts are counted as the calibration text."""
-    if case.training == "none":
-        return None
-    stages = [(name, getattr(recipe, name)) for name in recipe.stages if hasattr(recipe, name)]
-    trained = [(name, section) for name, section in stages if hasattr(section, "max_steps")]
-    if not trained:
+    trained = _trainings(recipe)
+    if case.training == "none" or not trained:
         return None
     rows = case.examples * _ROW_TOKENS or recipe.export.calibration_tokens
     flop = 0.0
@@ -117,6 +117,29 @@ def training_hours(recipe: Recipe, case: Case, rules: Rules) -> float | None:
         each = _TRAIN_FLOP + (_TEACHER_FLOP if name == "distill" else 0)
         flop += tokens * each * case.info.parameters
     return flop / rules.hardware[case.training].flop_per_sec / 3600
+
+
+def training_bytes(option: Option, recipe: Recipe, case: Case) -> int | None:
+    """Memory of the recipe's largest training without its activations: AdamW in float32 for all
+    weights or an adapter's few, a teacher, the rounded weights of a type that is trained in. None
+    where it trains nothing, or a student of unknown size."""
+    trained = _trainings(recipe)
+    if not trained or option.needs.student:
+        return None
+    frozen = _FROZEN_BYTES[case.training == "gpu"]
+    per_weight = [
+        (frozen if section.method == "lora" else _TRAINED_BYTES)
+        + (frozen if name == "distill" else 0)
+        + (_ROUNDED_BYTES if getattr(section, "exact", None) else 0)
+        for name, section in trained
+    ]
+    return max(per_weight) * case.info.parameters
+
+
+def _trainings(recipe: Recipe) -> list[tuple[str, Any]]:
+    """Stages that train, with their settings."""
+    stages = [(name, getattr(recipe, name)) for name in recipe.stages if hasattr(recipe, name)]
+    return [(name, section) for name, section in stages if hasattr(section, "max_steps")]
 
 
 def _candidate(option: Option, case: Case, kept: float) -> Candidate | None:

@@ -18,6 +18,8 @@ GOALS = ("memory", "speed", "quality", "task")
 QUALITIES = ("highest", "high", "fair")
 DEVICES = ("server-gpu", "server-cpu", "edge", "phone")
 HARDWARE = ("none", "cpu", "gpu")
+# Limits that only matter where something is trained.
+OF_TRAINING = ("training_gib", "hours")
 _TRIES = 3
 
 
@@ -117,6 +119,13 @@ QUESTIONS = (
         "none",
     ),
     Question(
+        "training_gib",
+        "memory of that hardware, of all its devices together (default: no limit)",
+        "GiB of memory that it has, of all its devices together (Enter: no limit)",
+        "其内存共多少 GiB，所有设备合计（回车：不限）",
+        metavar="GIB",
+    ),
+    Question(
         "hours",
         "longest time for training (default: no limit)",
         "Longest time for training, in hours (Enter: no limit)",
@@ -160,7 +169,7 @@ def ask_missing(
     open_questions = [q for q in QUESTIONS if q.name not in given and q.name not in skip]
     asked: dict[str, Any] = {}
     for question in open_questions:
-        if question.name == "hours" and {**given, **asked}.get("training", "none") == "none":
+        if question.name in OF_TRAINING and {**given, **asked}.get("training", "none") == "none":
             continue
         value = _ask(question, language)
         if value is not None:

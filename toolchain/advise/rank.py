@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain.advise.figures import Built, Estimate, estimate, matching, training_hours
+from targets.schema import GIB
+from toolchain.advise.figures import (
+    Built,
+    Estimate,
+    estimate,
+    matching,
+    training_bytes,
+    training_hours,
+)
 from toolchain.recipe import RECIPES, Recipe, built_name, read_recipe
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Ranked:
     """One option in this case. `hours` is what its training would take, where that is known;
-    `too_long` that it is more than there is time for."""
+    `training_bytes` the memory for it, `too_long` and `too_large` that it is more than there is."""
 
     name: str
     option: Option
@@ -33,7 +41,9 @@ class Ranked:
     estimate: Estimate | None
     measured: tuple[Built, ...]
     hours: float | None = None
+    training_bytes: int | None = None
     too_long: bool = False
+    too_large: bool = False
 
     @property
     def unfit(self) -> bool:
@@ -57,7 +67,7 @@ def advise(case: Case, rules: Rules, builds: Sequence[Built], out: Path) -> Advi
     fitting = [n for n, o in rules.options.items() if "kind" not in o.needs.unmet(case)]
     rows = [_rank(name, case, rules, builds, out) for name in fitting]
     rows.sort(key=lambda row: -row.score)
-    possible = [r for r in rows if not r.option.needs.unmet(case) and not r.too_long]
+    possible = [r for r in rows if not (r.option.needs.unmet(case) or r.too_long or r.too_large)]
     return Advice(
         ranked=tuple(r for r in possible if r.score > 0),
         against=tuple(r for r in possible if r.score <= 0 and r.rules),
@@ -71,6 +81,7 @@ def _rank(name: str, case: Case, rules: Rules, builds: Sequence[Built], out: Pat
     recipe = read_recipe(option.recipe)
     held = [r for r in rules.rules if r.option == name and not r.when.unmet(case)]
     hours = training_hours(recipe, case, rules)
+    held = training_bytes(option, recipe, case) if case.training != "none" else None
     expected = estimate(option, recipe, case, rules)
     return Ranked(
         name=name,
@@ -81,7 +92,11 @@ def _rank(name: str, case: Case, rules: Rules, builds: Sequence[Built], out: Pat
         estimate=expected,
         measured=tuple(matching(builds, option, case)),
         hours=hours,
+        training_bytes=held,
         too_long=hours is not None and case.hours is not None and hours > case.hours,
+        too_large=held is not None
+        and case.training_gib is not None
+        and held > case.training_gib * GIB,
     )
 
 

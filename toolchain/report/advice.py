@@ -79,6 +79,9 @@ def _body(row: Ranked, case: Case, language: str) -> Iterator[str]:
     yield _line("advice_cost", language, row.option.cost.of(language))
     if row.hours is not None:
         yield _line("advice_cost", language, _hours("advice_hours", row, case, language))
+    if row.training_bytes is not None:
+        size = size_text(row.training_bytes)
+        yield _line("advice_cost", language, text("advice_memory", language, size=size))
     if row.estimate is not None:
         yield _line("advice_expect", language, _estimated(row.estimate, language))
     if row.unfit and not case.fits:
@@ -100,6 +103,9 @@ def _refusal(row: Ranked, case: Case, language: str) -> str:
         return f"{title}: {text('advice_needs', language, needs=needs)}"
     if row.too_long:
         return f"{title}: {_hours('advice_too_long', row, case, language)}"
+    if row.too_large:
+        size, limit = size_text(row.training_bytes or 0), _plain(case.training_gib)
+        return f"{title}: {text('advice_too_large', language, size=size, limit=limit)}"
     against = [rule for rule in row.rules if rule.weight < 0]
     return f"{title}: " + "; ".join(f"{r.reason.of(language)} [{r.source}]" for r in against)
 
@@ -163,6 +169,8 @@ def _row_json(row: Ranked, case: Case, language: str) -> dict[str, Any]:
         "needs": needs.of(language) if needs and row.option.needs.unmet(case) else None,
         "training_hours": row.hours,
         "too_long": row.too_long,
+        "training_bytes": row.training_bytes,
+        "too_large": row.too_large,
         "estimate": dataclasses.asdict(row.estimate) if row.estimate else None,
         "measured": [{**dataclasses.asdict(b), "folder": str(b.folder)} for b in row.measured],
         "published": [{"text": e.of(language), "source": e.source} for e in row.option.expect],

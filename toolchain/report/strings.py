@@ -107,6 +107,14 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "takes about {hours} h of training on {hardware}, more than --hours {limit}",
         "在 {hardware} 上训练约需 {hours} 小时，超过 --hours {limit}",
     ),
+    "advice_memory": (
+        "training memory: about {size} and the activations",
+        "训练内存：约 {size}，另加激活值",
+    ),
+    "advice_too_large": (
+        "its training takes about {size} and the activations, more than --training-gib {limit}",
+        "训练约需 {size}，另加激活值，超过 --training-gib {limit}",
+    ),
     "advice_notes": ("Notes:", "说明："),
     "advice_end": (
         "Estimates are arithmetic; the build measures and stops at the target's quality budget.",
