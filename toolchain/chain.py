@@ -170,20 +170,24 @@ def _distill(state: State, say: Say) -> State:
 
     job = state.job
     assert state.data is not None  # a recipe that trains names its data
-    exact = job.recipe.distill.exact is not None
+    settings, export = job.recipe.distill, job.recipe.export
     # A student that is named learns from the chain's model; else the model learns from what it was.
-    student = job.student or job.source
-    teacher = job.teacher or (job.base if job.student is None else job.source)
-    export = job.recipe.export
+    named = settings.student is not None
+    teacher = job.teacher or (job.source if named else job.base)
+    data = Input.of_artifact(state.data)
+    state, student = _student(state, teacher, say)
+    state, cache = _cache(state, teacher, student, data, say)
+    blocks = {"tensor_types": export.tensor_types, "pure": export.pure} if settings.exact else {}
     config = distill.Config(
-        data=Input.of_artifact(state.data),
-        settings=job.recipe.distill,
+        data=data,
+        settings=settings,
         teacher=Input.of_artifact(teacher),
-        **({"tensor_types": export.tensor_types, "pure": export.pure} if exact else {}),
+        cache=cache,
+        **blocks,
         trust_remote_code=job.trust_remote_code,
     )
     made = run_stage(distill, student, config, job.workspace, say)
-    if exact:
+    if settings.exact:
         return _better(state, made, say)
     if made.format == student.format:
         return state.after(made, job=_on(job, made))
@@ -225,6 +229,42 @@ def _near_and_far(job: Job) -> tuple[object, ...]:
         Text.model_validate({"name": source.name, "kind": kind, "file": text_input(job, source)})
         for kind, source in sources.items()
     )
+
+
+def _student(state: State, teacher: Artifact, say: Say) -> tuple[State, Artifact]:
+    """Who learns: the checkpoint that is named, one cut out of the teacher, or the chain's."""
+    from toolchain.compress.distill.student import stage as student
+
+    job, sizes = state.job, state.job.recipe.distill.fresh
+    if sizes is None:
+        return state, job.student or job.source
+    config = student.Config(
+        text=text_input(job, job.texts.calibration),
+        settings=sizes,
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(student, teacher, config, job.workspace, say)
+    return state.after(made), made
+
+
+def _cache(
+    state: State, teacher: Artifact, student: Artifact, data: Input, say: Say
+) -> tuple[State, Input | None]:
+    """What the teacher has said, where the recipe names that or has it written."""
+    from toolchain.compress.distill.cache import stage as cache
+    from toolchain.compress.distill.cache.settings import TeacherCache
+
+    job, wanted = state.job, state.job.recipe.distill
+    if not wanted.cache:
+        return state, job.teacher_cache
+    config = cache.Config(
+        data=data,
+        student=Input.of_artifact(student),
+        settings=TeacherCache.of_distillation(wanted),
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(cache, teacher, config, job.workspace, say)
+    return state.after(made), Input.of_artifact(made)
 
 
 def _merge(state: State, say: Say) -> State:

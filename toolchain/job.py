@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import require_free_bytes
@@ -66,8 +66,9 @@ class Job:
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
     files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
     one that stays separate from `source` in the bundle. `teacher` and `student` are the checkpoints
-    that the recipe names for distillation. `unquantized` is the checkpoint that `source`, trained
-    in the blocks of its file, stands for: what the export loses is measured against it.
+    that the recipe names for distillation, `teacher_cache` the cache. `unquantized` is the
+    checkpoint that `source`, trained in the blocks of its file, stands for: what the export loses
+    is measured against it.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Job:
     teacher: Artifact | None = None
     student: Artifact | None = None
     unquantized: Artifact | None = None
+    teacher_cache: Input | None = None
 
     @property
     def bundle(self) -> Path:
@@ -158,26 +160,25 @@ def _trained_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
     )
 
 
-def _distillation(
-    recipe: Recipe, workspace: Workspace, trust: dict[str, bool]
-) -> dict[str, Artifact | None]:
-    """The checkpoints that the recipe's distillation names."""
+def _distillation(recipe: Recipe, workspace: Workspace, trust: dict[str, bool]) -> dict[str, Any]:
+    """The checkpoints and the cache that the recipe's distillation names."""
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
+    from toolchain.compress.distill.cache.facts import cache_input
 
     if "distill" not in recipe.stages:
         return {}
-    named = {"teacher": recipe.distill.teacher, "student": recipe.distill.student}
-    return {
+    named = {"teacher": recipe.distill.teacher, "student": recipe.distill.named_student}
+    found: dict[str, Any] = {
         role: checkpoint_for_build(locate(model, **trust), workspace, **trust)[0]
         for role, model in named.items()
         if model is not None
     }
+    cache = recipe.distill.teacher_cache
+    return found if cache is None else {**found, "teacher_cache": cache_input(cache)}
 
 
-def _data(
-    recipe: Recipe, folder: Path, texts: Texts, workspace: Workspace
-) -> tuple[Input, ...]:
+def _data(recipe: Recipe, folder: Path, texts: Texts, workspace: Workspace) -> tuple[Input, ...]:
     """The recipe's training data, or the model's own where the recipe says so. Blocks that are
     trained on the model's own rows see the project's text too, or they would lose other kinds."""
     from toolchain.data.prepare.stage import data_input

@@ -301,6 +301,7 @@ _MODELS = (("distill", "teacher"), ("distill", "student"))
 _PATHS = (
     *(("data", "files"), ("finetune", "accelerate_config"), ("merge", "adapter")),
     ("distill", "accelerate_config"),
+    ("distill", "teacher_cache"),
     *(("export", "calibration"), ("evaluate", "text"), ("evaluate", "task")),
     ("vocabulary", "text"),
 )
@@ -318,7 +319,7 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
         changes.setdefault(section, {})[key] = found if isinstance(value, tuple) else found[0]
     for section, key in _MODELS:
         model = getattr(getattr(recipe, section), key)
-        if model and (base / Path(model).expanduser()).is_dir():
+        if isinstance(model, str) and (base / Path(model).expanduser()).is_dir():
             changes.setdefault(section, {})[key] = str(base / Path(model).expanduser())
     update = {name: getattr(recipe, name).model_copy(update=new) for name, new in changes.items()}
     return recipe.model_copy(update=update)

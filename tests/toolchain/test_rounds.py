@@ -76,13 +76,17 @@ def test_rounds_are_measured(stages: tuple[str, ...], fault: str) -> None:
         Recipe(stages=stages, rounds=Rounds(most=2))  # type: ignore[arg-type]
 
 
-def test_a_chain_of_two_rounds(tmp_path: Path) -> None:
+def test_a_chain_of_two_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real stages: the second round prunes what the first one left, the original teaches."""
     from tiny_models import tiny_llama
     from train_runs import WORDS
 
     from toolchain.build import BuildRequest, build
+    from toolchain.train.worker import train
 
+    monkeypatch.setattr(  # a process of its own takes longer to start than this training
+        "toolchain.train.finetune.run_workers", lambda _file, job, _accelerate: train(job)
+    )
     base = tiny_llama(tmp_path / "base", hidden=64, ffn=1024, layers=1)
     recipe = tmp_path / "steps.yaml"
     recipe.write_text(
@@ -96,7 +100,8 @@ def test_a_chain_of_two_rounds(tmp_path: Path) -> None:
     rows = [f'{{"text": "{" ".join(WORDS[n % 5 :])} {n}"}}\n' for n in range(20)]
     (tmp_path / "rows.jsonl").write_text("".join(rows), encoding="utf-8")
     said: list[str] = []
-    build(BuildRequest("laptop", str(base), recipe=str(recipe), out=tmp_path / "b"), said.append)
+    request = BuildRequest("laptop", str(base), recipe=str(recipe), out=tmp_path / "b")
+    build(request, said.append)
     assert said.count("prune …") == said.count("distill …") == 2
     assert said.count("evaluate …") == 3
     from toolchain import artifact as artifacts

@@ -78,7 +78,7 @@ def training(manifest: Mapping[str, Any], language: str) -> str:
 def _taught(run: Mapping[str, Any], language: str) -> str:
     """Who learned from whom, where one was taught."""
     student, teacher = run.get("student_parameters"), run.get("teacher_parameters")
-    if not student or not teacher:
+    if not student or not teacher or student == teacher:  # of itself, it gets no faster
         return ""
     factor = f"{teacher / student:.2f}"
     sizes = {"student": figure(student), "teacher": figure(teacher), "factor": factor}

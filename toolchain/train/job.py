@@ -21,11 +21,12 @@ Kind = Literal["causal", "classification"]
 
 
 class Distillation(Strict):
-    """What a run needs beside its rows when its loss comes from a teacher. With `exact` it computes
-    with the weights of the file."""
+    """What a run needs beside its rows when its loss comes from a teacher: the checkpoint, or the
+    folder of its `cache`. With `exact` it computes with the weights of the file."""
 
     settings: Distill
-    teacher: Path
+    teacher: Path | None
+    cache: Path | None = None
     exact: ExactPlan | None = None
 
 

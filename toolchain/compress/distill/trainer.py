@@ -33,7 +33,7 @@ class DistillTrainer(EdgeTrainer):
         # The learned places of all batches of a step are counted, and all processes share that.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = job.kind == "causal"
-        self._teacher = open_teacher(job, self.accelerator.device)
+        self._teacher: Any = open_teacher(job, self.accelerator.device)
         self.parts = _part_names(self._settings)
         self.validated = ("loss", *self.parts)
         self._since_log = self._no_sums()
