@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import UserError
 from toolchain.check.parts import PARTS
 from toolchain.check.pre_tokenizer import known_by_hash
 from toolchain.checkpoint.inspect import inspect
@@ -186,6 +187,19 @@ def test_bad_input_is_one_message(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+def test_a_build_asks_only_what_gets_this_model(copied: Callable[..., Path]) -> None:
+    """From `distill` on a student goes on; a classifier is made of a model without a head."""
+    from toolchain.check.parts import require_parts
+    from toolchain.recipe import Recipe, read_recipe
+
+    odd = inspect(copied(normalizer={"type": "Lowercase"}))
+    taught = {"stages": ("distill", "prune", "export"), "distill": {"student": "small"}}
+    require_parts(odd, Recipe.model_validate(taught), "gguf")
+    require_parts(odd, read_recipe("export"), "onnx")
+    with pytest.raises(UserError, match="Lowercase"):
+        require_parts(odd, read_recipe("export"), "gguf")
 
 
 @pytest.mark.skipif(not ASSETS.is_dir(), reason="../shared/assets is absent")

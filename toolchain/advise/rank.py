@@ -81,7 +81,7 @@ def _rank(name: str, case: Case, rules: Rules, builds: Sequence[Built], out: Pat
     recipe = read_recipe(option.recipe)
     held = [r for r in rules.rules if r.option == name and not r.when.unmet(case)]
     hours = training_hours(recipe, case, rules)
-    held = training_bytes(option, recipe, case) if case.training != "none" else None
+    memory = training_bytes(option, recipe, case) if case.training != "none" else None
     expected = estimate(option, recipe, case, rules)
     return Ranked(
         name=name,
@@ -92,11 +92,11 @@ def _rank(name: str, case: Case, rules: Rules, builds: Sequence[Built], out: Pat
         estimate=expected,
         measured=tuple(matching(builds, option, case)),
         hours=hours,
-        training_bytes=held,
+        training_bytes=memory,
         too_long=hours is not None and case.hours is not None and hours > case.hours,
-        too_large=held is not None
+        too_large=memory is not None
         and case.training_gib is not None
-        and held > case.training_gib * GIB,
+        and memory > case.training_gib * GIB,
     )
 
 

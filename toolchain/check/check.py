@@ -6,7 +6,7 @@ checked.works     # whether any backend takes it
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,14 +63,21 @@ def check(path: Path, target: Target | None, *, trust_remote_code: bool = False)
     faults = faults_of(info, allow_pickle=False, trust_remote_code=trust_remote_code)
     if faults:
         return Checked(info, target, tuple(map(str, faults)))
-    found = findings(info)
-    refused = {f.part for f in found if f.verdict == "refused"}
-    gguf = onnx = None
-    with contextlib.suppress(UserError):  # a finding says it already
-        gguf = None if "gguf" in refused else gguf_sizes(info, target)
-    with contextlib.suppress(UserError):
-        onnx = None if "onnx" in refused else onnx_variants(info, target)
-    return Checked(info, target, (), tuple(found), gguf, onnx)
+    found = {finding.part: finding for finding in findings(info)}
+    gguf = _sized(found, "gguf", lambda: gguf_sizes(info, target))
+    onnx = _sized(found, "onnx", lambda: onnx_variants(info, target))
+    return Checked(info, target, (), tuple(found.values()), gguf, onnx)
+
+
+def _sized(found: dict[str, Finding], part: str, sizes: Callable[[], Sizes]) -> Sizes | None:
+    """The sizes; none where the part refuses, or where there is no plan, which is a refusal too."""
+    if found[part].verdict == "refused":
+        return None
+    try:
+        return sizes()
+    except UserError as error:
+        found[part] = Finding(part, "refused", (error.problem, *error.details), error.mend)
+        return None
 
 
 def facts(info: CheckpointInfo) -> dict[str, Any]:

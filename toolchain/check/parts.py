@@ -41,10 +41,18 @@ def findings(info: CheckpointInfo) -> list[Finding]:
 def require_parts(info: CheckpointInfo, recipe: Recipe, backend: str) -> None:
     """Raise a `UserError` for the first part of this build that refuses the model: before any work,
     where its stage would say so only after those before it."""
-    wanted = [*recipe.chain, *([backend] if "export" in recipe.stages else [])]
+    wanted = set(_of_this_model(recipe, backend))
     for part, stages in _STAGES.items():
-        if stages & set(wanted):
+        if stages & wanted:
             PARTS[part](info)
+
+
+def _of_this_model(recipe: Recipe, backend: str) -> list[str]:
+    """The stages and the backend that get this model; from `distill` on a student goes on."""
+    chain = list(recipe.chain)
+    if "distill" in chain and recipe.distill.student:
+        return chain[: chain.index("distill")]
+    return [*chain, *([backend] if "export" in recipe.stages else [])]
 
 
 def _asked(part: str, info: CheckpointInfo) -> Finding:
@@ -115,15 +123,14 @@ def _sparsify(info: CheckpointInfo) -> list[str]:
 
 
 def _gguf(info: CheckpointInfo) -> list[str]:
-    """GGUF needs a decoder and a tokenizer that llama.cpp can follow."""
+    """GGUF needs a decoder and a tokenizer that llama.cpp can follow (that the converter knows the
+    architecture is a rule of every checkpoint)."""
     from toolchain.check.pre_tokenizer import tokenizer_limits
-    from toolchain.gguf_names import gguf_architecture
 
     if is_encoder(info):
         raise UserError(
             f"{info.architecture} is an encoder; GGUF is for decoders here", "it becomes ONNX"
         )
-    gguf_architecture(info.architecture or "?")
     return tokenizer_limits(info)
 
 
@@ -170,15 +177,14 @@ PARTS: dict[str, Callable[[CheckpointInfo], list[str]]] = {
     "onnx": _onnx,
     "ollama": _ollama,
 }
-# What a recipe's stages and a build's backend need. A build loads the tokenizer in its first stage,
-# and may do without Ollama.
+# What a recipe's stages and the backend `gguf` need that the plan and the first stage of a build do
+# not ask themselves. (What is exported to ONNX may be another kind of model after a training.)
 _STAGES: dict[str, set[str]] = {
     "train": {"finetune", "distill"},
     "prune": {"prune"},
     "prune-vocab": {"prune-vocab"},
     "sparsify": {"sparsify"},
     "gguf": {"gguf"},
-    "onnx": {"onnx", "onnx-encoder"},
 }
 
 
