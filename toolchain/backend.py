@@ -38,7 +38,7 @@ def choose_backend(
             f"{name} is a quantization of {own}, but export.format is {format}",
             "name one of the same format, or leave export.format out",
         )
-    encoder = not (info.architecture or "").endswith(_DECODERS)
+    encoder = is_encoder(info)
     chosen = own or (format if format != "auto" else "")
     chosen = chosen or ("onnx" if encoder else _RUNTIME_FORMATS[target.runtime])
     if chosen == "gguf":
@@ -58,6 +58,11 @@ def choose_backend(
             "a decoder", ONNX_DECODER_VARIANTS)  # fmt: skip
         raise UserError(f"{name} is no quantization of {kind}", f"known: {', '.join(names)}")
     return ("onnx-encoder" if encoder else "onnx"), name
+
+
+def is_encoder(info: CheckpointInfo) -> bool:
+    """Whether the model reads whole texts: everything that does not write one."""
+    return not (info.architecture or "").endswith(_DECODERS)
 
 
 def variants_of(target: Target, *, encoder: bool, of_target: bool = True) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from common.errors import EXIT_BAD_INPUT, UserError, near_names
 
 # verb → module with HELP (one line), EXAMPLES, add_arguments(parser) and run(args) -> exit code.
 VERBS = {
+    "advise": "toolchain.commands.advise",
+    "check": "toolchain.commands.check",
     "build": "toolchain.commands.build",
     "plan": "toolchain.commands.plan",
     "smoke": "toolchain.commands.smoke",

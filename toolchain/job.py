@@ -104,6 +104,7 @@ def settle(request: BuildRequest) -> Job:
     """Read and check everything a build needs. Raises `UserError`; writes only digest caches."""
     from targets.registry import load_target
     from toolchain.backend import choose_backend
+    from toolchain.check.parts import require_parts
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
     from toolchain.recipe import built_name, load_recipe
@@ -127,6 +128,7 @@ def settle(request: BuildRequest) -> Job:
             f"widths per layer are for GGUF alone, not {backend}",
             "take `per_layer: true` out of the recipe's prune",
         )
+    require_parts(info, recipe, backend)
     texts = settle_texts(folder, recipe, backend)
     return Job(
         name=name,

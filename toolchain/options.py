@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from toolchain.report.strings import LANGUAGES
+
 DEMO_MODEL = "demo"
 
 
@@ -128,6 +130,14 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
             "default": [],
             "metavar": "COLUMN=NAME",
             "help": "the file's NAME for a format's COLUMN (label=rating); can be repeated",
+        },
+    ),
+    "lang": (
+        "--lang",
+        {
+            "choices": LANGUAGES,
+            "default": LANGUAGES[0],
+            "help": f"language of the answer (default: {LANGUAGES[0]})",
         },
     ),
     "json": ("--json", {"action": "store_true", "help": "machine-readable result on stdout"}),

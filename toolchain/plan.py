@@ -28,7 +28,6 @@ AUTO = "auto"
 _HEADS = ("num_attention_heads", "n_head", "n_heads")
 _KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads")
 _FFN = ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim")
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _EXPERTS_USED = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts")
 # Of these, decoding reads one row for a token, not the whole.
 _LOOKUPS = ("position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
@@ -270,7 +269,7 @@ def _ffn_width(config: Mapping[str, Any]) -> int:
 
 
 def _experts(info: CheckpointInfo) -> Experts:
-    count = config_facts.whole_number(info.text_config, _EXPERTS) or 0
+    count = config_facts.whole_number(info.text_config, config_facts.EXPERTS) or 0
     used = config_facts.whole_number(info.text_config, _EXPERTS_USED) or 0
     return Experts(count, used or count) if count > 1 else Experts(0, 0)
 

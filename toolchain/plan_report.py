@@ -69,6 +69,11 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.2f} GiB"
 
 
+def speed_text(tokens_per_sec: float) -> str:
+    """Tokens a second for people."""
+    return f"{tokens_per_sec:.0f}" if tokens_per_sec >= 10 else f"{tokens_per_sec:.1f}"
+
+
 def table_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -102,12 +107,11 @@ def _table(candidates: Sequence[Candidate]) -> list[str]:
             f"{c.size.bits_per_weight:.2f}",
             size_text(c.total_bytes),
             "yes" if c.fits else "no",
-            f"{c.decode_tokens_per_sec:.0f}" if c.decode_tokens_per_sec >= 10
-            else f"{c.decode_tokens_per_sec:.1f}",
+            speed_text(c.decode_tokens_per_sec),
             f"{len(c.size.fallbacks)} of {c.size.tensors}",
         )
         for c in candidates
-    ]  # fmt: skip
+    ]
     return table_text(_HEADER, rows)
 
 

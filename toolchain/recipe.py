@@ -20,7 +20,7 @@ from toolchain.compress.sparse.settings import Sparsify
 from toolchain.train.settings import Finetune
 
 DEFAULT_RECIPE = "export"
-_RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent / "recipes"
 
 # What changes or measures the checkpoint, in any sensible order; then what makes the bundle.
 ChainStage = Literal[
@@ -231,12 +231,12 @@ def _separate_faults(stages: Sequence[str], settings: Finetune) -> list[str]:
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship with the tool."""
-    return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def shipped_text(name: str) -> str:
     """A shipped recipe as it is written."""
-    return (_RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    return (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load_recipe(name_or_file: str | None, data: Sequence[Path] = ()) -> Recipe:
@@ -284,7 +284,7 @@ def _with_data(recipe: Recipe, files: Sequence[Path]) -> Recipe:
 
 
 def _find(name: str) -> Path:
-    shipped = _RECIPES / f"{name}.yaml"
+    shipped = RECIPES / f"{name}.yaml"
     if name in recipe_names():
         return shipped
     path = Path(name).expanduser()

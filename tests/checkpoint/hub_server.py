@@ -16,12 +16,15 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """Repositories by id; `fetched` lists the files that were downloaded."""
+    """Repositories by id; `fetched` lists the files that were downloaded, `ranges` the bytes of
+    those that were asked for in part. `whole` ignores ranges, as a poor mirror does."""
 
     repos: dict[str, Path]
     gated: set[str] = field(default_factory=set)
     broken: bool = False
     fetched: list[str] = field(default_factory=list)
+    ranges: dict[str, int] = field(default_factory=dict)
+    whole: bool = False
     url: str = ""
 
 
@@ -88,9 +91,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             self.refuse(404, "EntryNotFound")
             return
+        content = path.read_bytes()
+        wanted = self.headers.get("Range")
+        if wanted and self.command == "GET" and not hub.whole:
+            end = int(wanted.removeprefix("bytes=0-"))
+            hub.ranges[name] = hub.ranges.get(name, 0) + len(content[: end + 1])
+            self.send(206, content[: end + 1])
+            return
         if self.command == "GET":
             hub.fetched.append(name)
-        content = path.read_bytes()
         etag = f'"{hashlib.sha1(content).hexdigest()}"'
         self.send(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
 

@@ -10,6 +10,7 @@ _NESTED = ("text_config", "llm_config", "language_config")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length",
             "max_seq_len", "seq_length", "model_max_length")  # fmt: skip
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 # The converter routes these by their outer name although their text_config names another.
 _OUTER_NAME_DECIDES = frozenset(

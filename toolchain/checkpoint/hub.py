@@ -12,7 +12,7 @@ from common.files import require_free_bytes
 SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 CODE = ("*.py",)
-_SMALL = (
+SMALL = (
     "config.json", "generation_config.json", "*token*.json", "tokenizer.model", "*.tiktoken",
     "tekken.json", "spiece.model", "sentencepiece.bpe.model", "vocab.*", "merges.txt",
     "chat_template.*", "edgeforge/*", "LICEN*", "COPYING*", "NOTICE*", "README.md",
@@ -33,31 +33,31 @@ def download(
     from huggingface_hub.errors import DryRunError
 
     named = f"{repo}@{revision}" if revision else repo
-    patterns = [*_SMALL, *SAFETENSORS, *(CODE if trust_remote_code else ())]
+    patterns = [*SMALL, *SAFETENSORS, *(CODE if trust_remote_code else ())]
     try:
         try:
             listed = snapshot_download(repo, revision=revision, dry_run=True)
         except DryRunError:  # no connection: whatever the cache has
             listed = []
             patterns += PICKLES if allow_pickle else ()
-        if listed and _pickles_wanted(named, [entry.filename for entry in listed], allow_pickle):
+        if listed and pickles_wanted(named, [entry.filename for entry in listed], allow_pickle):
             patterns += PICKLES
         _require_disk(named, listed, patterns)
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except UserError:
         raise
     except Exception as error:
-        explained = _explained(error, named, repo)
-        if explained is None:
+        told = explained(error, named, repo)
+        if told is None:
             raise
-        raise explained from error
+        raise told from error
 
 
-def _pickles_wanted(named: str, names: list[str], allow_pickle: bool) -> bool:
+def pickles_wanted(named: str, names: list[str], allow_pickle: bool) -> bool:
     """Whether the pickles must be fetched; `UserError` when the repository has nothing to use."""
-    if _matching(names, SAFETENSORS):
+    if matching(names, SAFETENSORS):
         return False
-    if _matching(names, PICKLES):
+    if matching(names, PICKLES):
         if allow_pickle:
             return True
         raise UserError(
@@ -76,7 +76,7 @@ def _pickles_wanted(named: str, names: list[str], allow_pickle: bool) -> bool:
     raise UserError(f"{named} on the hub has no weights to use", _NO_WEIGHTS)
 
 
-def _matching(names: list[str], patterns: tuple[str, ...] | list[str]) -> list[str]:
+def matching(names: list[str], patterns: tuple[str, ...] | list[str]) -> list[str]:
     from huggingface_hub.utils import filter_repo_objects
 
     return list(filter_repo_objects(names, allow_patterns=list(patterns)))
@@ -85,7 +85,7 @@ def _matching(names: list[str], patterns: tuple[str, ...] | list[str]) -> list[s
 def _require_disk(named: str, listed: list[Any], patterns: list[str]) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    wanted = set(_matching([entry.filename for entry in listed], patterns))
+    wanted = set(matching([entry.filename for entry in listed], patterns))
     needed_bytes = sum(
         entry.file_size or 0 for entry in listed if entry.will_download and entry.filename in wanted
     )
@@ -93,7 +93,7 @@ def _require_disk(named: str, listed: list[Any], patterns: list[str]) -> None:
         require_free_bytes(Path(HF_HUB_CACHE), needed_bytes, f"the download of {named}")
 
 
-def _explained(error: Exception, named: str, repo: str) -> UserError | None:
+def explained(error: Exception, named: str, repo: str) -> UserError | None:
     """The user's error for what the hub's client raised; None for what is no user's fault."""
     from huggingface_hub import errors
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
@@ -27,23 +30,10 @@ def locate(
     when there is nothing else, Python files only with `trust_remote_code`. With HF_HUB_OFFLINE=1
     only the local hub cache is used. Raises `UserError` for all that can go wrong.
     """
-    if model is None or model == DEMO:
-        return _demo()
-    if not model.strip():
-        raise UserError("model= is empty", "give a folder, a hub id, or leave model= out")
-    path = _as_path(model)
-    if _exists(path):
-        if not path.is_dir():
-            from toolchain.checkpoint.lookalikes import what_it_is
-
-            raise UserError(*what_it_is(path))
-        return path.absolute()
-    hub_id = _HUB_ID.fullmatch(model)
-    if hub_id is None:
-        raise UserError(
-            f"folder {model} does not exist",
-            "give a checkpoint folder, a hub id (organisation/name), or 'demo'",
-        )
+    here, hub_id = _here_or_hub(model)
+    if here is not None:
+        return here
+    assert hub_id is not None
     from toolchain.checkpoint.hub import download
 
     return download(
@@ -52,6 +42,52 @@ def locate(
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
+
+
+@contextlib.contextmanager
+def headers_of(model: str | None) -> Iterator[Path]:
+    """The checkpoint's folder, for looking at its headers alone. Of a hub id no weights are
+    fetched: a temporary folder holds its small files, and of each weight file the header and a
+    hole.
+
+    Raises `UserError` as `locate` does.
+    """
+    here, hub_id = _here_or_hub(model)
+    if here is not None:
+        yield here
+        return
+    assert hub_id is not None
+    from toolchain.checkpoint.hub import download
+    from toolchain.checkpoint.hub_headers import fetch_headers
+
+    with tempfile.TemporaryDirectory(prefix="edgeforge-headers-") as folder:
+        path = Path(folder) / hub_id["repo"].rpartition("/")[2]
+        path.mkdir()
+        listed = fetch_headers(hub_id["repo"], hub_id["revision"], path)
+        # Without the hub a whole copy in its cache does; else the download says what is wrong.
+        yield path if listed else download(hub_id["repo"], hub_id["revision"])
+
+
+def _here_or_hub(model: str | None) -> tuple[Path | None, re.Match[str] | None]:
+    """A folder on this machine, or else what the model's name says as a hub id."""
+    if model is None or model == DEMO:
+        return _demo(), None
+    if not model.strip():
+        raise UserError("model= is empty", "give a folder, a hub id, or leave model= out")
+    path = _as_path(model)
+    if _exists(path):
+        if not path.is_dir():
+            from toolchain.checkpoint.lookalikes import what_it_is
+
+            raise UserError(*what_it_is(path))
+        return path.absolute(), None
+    hub_id = _HUB_ID.fullmatch(model)
+    if hub_id is None:
+        raise UserError(
+            f"folder {model} does not exist",
+            "give a checkpoint folder, a hub id (organisation/name), or 'demo'",
+        )
+    return None, hub_id
 
 
 def model_name(model: str | None) -> str:

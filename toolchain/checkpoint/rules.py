@@ -5,6 +5,7 @@ Each takes a `CheckpointInfo` and yields `Fault`s. Nothing here reads a weight.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from toolchain.checkpoint import config_facts
@@ -30,6 +31,8 @@ _QUANTIZERS = {
     "compressed-tensors": "compressed-tensors",
 }
 
+# Names of experts' weights and of what routes to them.
+_EXPERT = re.compile(r"expert|moe|router")
 _ENCODER_HEADS = ("ForSequenceClassification", "ForTokenClassification")
 
 
@@ -169,6 +172,15 @@ def output_head_exists(info: CheckpointInfo) -> Iterator[Fault]:
         )
 
 
+def experts_exist(info: CheckpointInfo) -> Iterator[Fault]:
+    """A config that promises experts needs tensors of experts."""
+    promised = config_facts.whole_number(info.text_config, config_facts.EXPERTS) or 0
+    if promised > 1 and info.tensors and not any(_EXPERT.search(t.name) for t in info.tensors):
+        yield Fault(
+            f"config.json says {promised} experts, the weights have none", _OTHER_REVISION
+        )
+
+
 def _embedding(info: CheckpointInfo) -> TensorHeader | None:
     name = config_facts.token_embedding([tensor.name for tensor in info.tensors])
     return next((tensor for tensor in info.tensors if tensor.name == name), None)
@@ -188,4 +200,5 @@ STATIC_RULES = (
     stop_tokens_exist,
     embedding_matches_config,
     output_head_exists,
+    experts_exist,
 )

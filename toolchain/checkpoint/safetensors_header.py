@@ -16,7 +16,7 @@ from common.errors import UserError
 from toolchain.checkpoint.info import TensorHeader
 
 MAX_HEADER_BYTES = 100_000_000
-_LENGTH_BYTES = 8
+LENGTH_BYTES = 8
 _FETCH_AGAIN = "fetch or copy the file again"
 _LFS_MARK = b"version https://git-lfs"
 DTYPE_BITS = {
@@ -31,14 +31,14 @@ def read_header(path: Path) -> tuple[TensorHeader, ...]:
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as stream:
-            start = stream.read(_LENGTH_BYTES)
+            start = stream.read(LENGTH_BYTES)
             header_bytes = _header_length(path, start, size_bytes, stream.read(32))
-            stream.seek(_LENGTH_BYTES)
+            stream.seek(LENGTH_BYTES)
             text = stream.read(header_bytes)
     except OSError as error:
         raise UserError(f"{path.name} cannot be read: {error.strerror or error}") from None
     entries = _entries(path, text)
-    data_start = _LENGTH_BYTES + header_bytes
+    data_start = LENGTH_BYTES + header_bytes
     tensors = [_tensor(path, name, entry, data_start) for name, entry in entries.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.size_bytes))
     _check_layout(path, tensors, data_start, size_bytes)
@@ -50,7 +50,7 @@ def _header_length(path: Path, start: bytes, size_bytes: int, more: bytes) -> in
         raise UserError(f"{path.name} is empty", _FETCH_AGAIN)
     if (start + more).startswith(_LFS_MARK):
         raise UserError(f"{path.name} is a Git LFS pointer, not the weights", "run `git lfs pull`")
-    if len(start) < _LENGTH_BYTES:
+    if len(start) < LENGTH_BYTES:
         raise UserError(f"{path.name} is no safetensors file: {size_bytes} bytes", _FETCH_AGAIN)
     length: int = struct.unpack("<Q", start)[0]
     if length > MAX_HEADER_BYTES:
@@ -59,10 +59,10 @@ def _header_length(path: Path, start: bytes, size_bytes: int, more: bytes) -> in
             f"(at most {MAX_HEADER_BYTES})",
             _FETCH_AGAIN,
         )
-    if _LENGTH_BYTES + length > size_bytes:
+    if LENGTH_BYTES + length > size_bytes:
         raise UserError(
             f"{path.name} is a truncated shard: it ends inside its header, "
-            f"{size_bytes} of at least {_LENGTH_BYTES + length} bytes",
+            f"{size_bytes} of at least {LENGTH_BYTES + length} bytes",
             _FETCH_AGAIN,
         )
     return length

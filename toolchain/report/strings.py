@@ -73,6 +73,61 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "unknown token.",
         "**警告：** 留出文本中有 {count} 处无法再表示，变为未知 token。",
     ),
+    "advice_case": (
+        "{model} ({kind}, {parameters} M parameters) for {target}, a device of kind {device}",
+        "{model}（{kind}，{parameters} M 参数），目标 {target}，设备类型 {device}",
+    ),
+    "advice_said": ("case:    {answers}", "情况：{answers}"),
+    "advice_assumed": ("assumed: {answers}", "假定：{answers}"),
+    "advice_none": (
+        "No option has more for it than against it in this case.",
+        "在此情况下没有合适的方案。",
+    ),
+    "advice_row": ("{rank}. {title} (score {score})", "{rank}. {title}（得分 {score}）"),
+    "advice_why": ("why", "理由"),
+    "advice_but": ("but", "但是"),
+    "advice_cost": ("costs", "代价"),
+    "advice_expect": ("expect", "预期"),
+    "advice_run": ("run", "命令"),
+    "advice_hours": (
+        "training: about {hours} h on {hardware}, by operations ({source})",
+        "训练：在 {hardware} 上约 {hours} 小时，按运算量估算（{source}）",
+    ),
+    "advice_estimate": (
+        "estimated for this model: {type}, file {size}, memory {memory}, {speed} tokens/s",
+        "对该模型的估算：{type}，文件 {size}，内存 {memory}，{speed} token/s",
+    ),
+    "advice_unfit": (
+        "estimated: with this recipe as it is it still does not fit; raise prune.ratio, or take "
+        "a smaller model",
+        "估算：按此配方仍放不下；请提高 prune.ratio，或选用更小的模型",
+    ),
+    "advice_built": (
+        "measured in {folder}: {model} for {target}, {type}, {size}{figures}",
+        "实测（{folder}）：{model}，目标 {target}，{type}，{size}{figures}",
+    ),
+    "advice_docs": ("from this project's {source}: {figure}", "本项目 {source}：{figure}"),
+    "advice_published": ("published, {source}: {figure}", "文献（{source}）：{figure}"),
+    "advice_against": ("Not advised:", "不建议："),
+    "advice_impossible": ("Would help, but is not possible here:", "有帮助，但此处无法进行："),
+    "advice_needs": ("needs {needs}", "需要{needs}"),
+    "advice_too_long": (
+        "takes about {hours} h of training on {hardware}, more than --hours {limit}",
+        "在 {hardware} 上训练约需 {hours} 小时，超过 --hours {limit}",
+    ),
+    "advice_memory": (
+        "training memory: about {size} and the activations",
+        "训练内存：约 {size}，另加激活值",
+    ),
+    "advice_too_large": (
+        "its training takes about {size} and the activations, more than --training-gib {limit}",
+        "训练约需 {size}，另加激活值，超过 --training-gib {limit}",
+    ),
+    "advice_notes": ("Notes:", "说明："),
+    "advice_end": (
+        "Estimates are arithmetic; the build measures and stops at the target's quality budget.",
+        "估算仅为计算值；构建时会实际测量，并遵守目标的质量预算。",
+    ),
     "sparsity": ("Zeros", "稀疏"),
     "sparsity_dense": (
         "GGUF and ONNX store zeros like any other weight: this file is neither smaller nor faster "

@@ -50,7 +50,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Zero weights. Raises `UserError` when a pattern does not fit, the text is too short, values
     are not numbers or the architecture is not known."""
     from toolchain.compress.prune.layout import find_layout
-    from toolchain.compress.sparse.layers import linear_weights, require_groups
+    from toolchain.compress.sparse.linear import linear_weights, require_groups
 
     if source.format != FORMAT:
         raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")

@@ -1,0 +1,1 @@
+"""Which recipe suits a case: rules that are data, the case, the ranking, and figures to expect."""

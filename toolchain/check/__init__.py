@@ -1,0 +1,1 @@
+"""What will work with a model, told from config, tokenizer and tensor headers alone."""
