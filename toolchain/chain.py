@@ -1,6 +1,6 @@
 """The recipe's stages before the export: what they make of the checkpoint, step by step.
 
-    job, steps = run_chain(job, say)
+    state = run_chain(job, say)
 
 Each step takes what the step before it left: a checkpoint, perhaps with an adapter that is not
 merged yet. Another stage is one function here and one row in `_STEPS`.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.job import Job, settle_texts
+from toolchain.ledger.keep import Ledger, begun, noted
 from toolchain.pipeline import Workspace, run_stage
 from toolchain.stage import Input
 
@@ -30,29 +31,41 @@ COMPANION_TASK, DATA_TASK = "checkpoint", "data"
 @dataclass(frozen=True)
 class State:
     """Where a chain stands. `job.source` is the checkpoint; `adapter` was trained on it and is not
-    merged; `data` are the prepared splits; `steps` is what was made so far."""
+    merged; `data` are the prepared splits; `steps` is what was made so far; `back` is the state
+    before the last change of the model, to go back to when that broke the budget."""
 
     job: Job
     adapter: Artifact | None = None
     data: Artifact | None = None
     steps: tuple[Artifact, ...] = ()
+    ledger: Ledger | None = None
+    back: State | None = None
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether a stage was undone; none follows it."""
+        return self.ledger is not None and bool(self.ledger.rolled_back)
 
     def after(self, made: Artifact, **changes: object) -> State:
         """The state once a step has made something."""
         return dataclasses.replace(self, steps=(*self.steps, made), **changes)  # type: ignore[arg-type]
 
 
-def run_chain(job: Job, say: Say) -> tuple[Job, tuple[Artifact, ...]]:
-    """The job with the checkpoint and texts that the chain leaves, and every artifact on the way.
+def run_chain(job: Job, say: Say) -> State:
+    """The job with the checkpoint and texts that the chain leaves, every artifact on the way, and
+    the ledger. A stage that broke the budget and was rolled back is the last one.
 
     Raises `UserError`; what was finished stays.
     """
     state = State(job)
     if job.data:
         state = _prepare(state, say)
+    state = begun(state, say)
     for name in job.recipe.chain:
-        state = _STEPS[name](state, say)
-    return state.job, state.steps
+        state = noted(state, _STEPS[name](state, say), say)
+        if state.rolled_back:
+            break
+    return state
 
 
 def text_input(job: Job, source: TextSource) -> Input:

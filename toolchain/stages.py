@@ -16,6 +16,7 @@ STAGES = {
     "finetune": "toolchain.train.finetune",
     "merge": "toolchain.compress.merge",
     "evaluate": "toolchain.evaluate.measure",
+    "probe": "toolchain.ledger.probe",
     "convert": "toolchain.export.gguf.convert",
     "convert-adapter": "toolchain.export.gguf.convert_adapter",
     "imatrix": "toolchain.export.gguf.imatrix",

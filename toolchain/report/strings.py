@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from toolchain.report.page_strings import PAGE_NAMES_ZH, PAGE_TEXTS
+
 LANGUAGES = ("en", "zh-CN")
 
 _TEXTS: dict[str, tuple[str, str]] = {
+    **PAGE_TEXTS,
     "title": ("{model} for {target}", "{model}：适用于 {target}"),
     "summary": (
         "**{verdict}** {type}, {size}, {bits} bits per weight, for {title}.",
@@ -152,6 +155,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
 
 # Names of gates and of the smoke test's checks.
 _NAMES_ZH = {
+    **PAGE_NAMES_ZH,
     "token ids": "token id",
     "chat prompt": "对话提示",
     "stop tokens": "停止 token",
