@@ -1,7 +1,8 @@
 """What a build may cost, held against the ledger after every stage.
 
 `max_total_kld` and `min_total_task_share` are against the original, `max_file_bytes` is the file's
-that is exported. (`max_kld` and `min_task_share`, what quantization alone may cost, are the export's.)
+that is exported.
+(`max_kld` and `min_task_share`, what quantization alone may cost, are the export's.)
 """
 
 from __future__ import annotations

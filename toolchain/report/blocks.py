@@ -13,6 +13,8 @@ from typing import Protocol
 
 from toolchain.report.markdown import escape, table
 
+# A table with no more fits a phone once its cells break; one with more scrolls.
+_FEW_COLUMNS = 5
 _STYLE = Path(__file__).with_name("page.css")
 
 
@@ -68,7 +70,8 @@ class Table:
     def as_html(self) -> str:
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
         body = "".join(f"<tr>{self._cells(i)}</tr>" for i in range(len(self.rows)))
-        css = ' class="text"' if self.wraps else ""
+        kind = "text" if self.wraps else "many" if len(self.columns) > _FEW_COLUMNS else ""
+        css = f' class="{kind}"' if kind else ""
         inside = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
         return f'<div class="wide"><table{css}>{inside}</table></div>'
 

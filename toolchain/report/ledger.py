@@ -8,7 +8,7 @@ from typing import Any
 from toolchain.report.blocks import Block, Plots, Table, Text
 from toolchain.report.markdown import MISSING, figure, size
 from toolchain.report.plots import Line, scatter
-from toolchain.report.strings import name_of, text
+from toolchain.report.strings import spoken_name, text
 
 _COLORS = 8
 Entry = Mapping[str, Any]
@@ -25,7 +25,7 @@ def ledger_blocks(ledger: Mapping[str, Any], language: str) -> list[Block]:
                 "rolled_back",
                 language,
                 stage=fault["stage"],
-                budget=name_of(fault["budget"], language),
+                budget=spoken_name(fault["budget"], language),
                 measured=figure(fault["measured"]),
                 allowed=figure(fault["allowed"]),
             )
@@ -51,7 +51,7 @@ def comparison(facts: Mapping[str, Any], language: str) -> list[Block]:
     ]
     for task, metric in _metrics([original, last]):
         values = [entry["tasks"].get(task, {}).get(metric) for entry in (original, last)]
-        name = f"{name_of(metric, language)} ({text(f'task_{task}', language)})"
+        name = f"{spoken_name(metric, language)} ({text(f'task_{task}', language)})"
         rows.append([name, *map(figure, values), _change(*values)])
     ratios = ("compression_ratio", "compression_ratio_fp32", "efficiency")
     rows += [[text(n, language), *(_times(e[n]) for e in (original, last)), ""] for n in ratios]
@@ -59,7 +59,7 @@ def comparison(facts: Mapping[str, Any], language: str) -> list[Block]:
     for name in ("decode_tokens_per_sec", "prefill_tokens_per_sec", "ttft_sec", "peak_rss_bytes",
                  "joules_per_token"):  # fmt: skip
         if name in checks:
-            label = f"{name_of(name, language)} ({text('measured_here', language)})"
+            label = f"{spoken_name(name, language)} ({text('measured_here', language)})"
             rows.append([label, MISSING, _measured(checks[name]), ""])
     context = (last["planned"] or {}).get("context_tokens")
     note = text("comparison_note", language, context=figure(context))

@@ -11,7 +11,7 @@ from toolchain.report.blocks import Block, Code, Plots, Section, Table, Text, Ve
 from toolchain.report.ledger import cliff_blocks, comparison, last_entry, ledger_blocks
 from toolchain.report.markdown import MISSING, figure, size
 from toolchain.report.plots import Bar, Line, bars, scatter
-from toolchain.report.strings import name_of, text
+from toolchain.report.strings import spoken_name, text
 
 _ANSWER_CHARACTERS = 300
 Facts = Mapping[str, Any]
@@ -76,7 +76,7 @@ def _acceptance(facts: Facts, language: str) -> list[Block]:
     items = facts["acceptance"]
     rows = [
         [
-            _named(item["name"], language),
+            _named(item, language),
             text(f"part_{item['part']}", language),
             _value(item["measured"], item["unit"], language),
             _value(item["limit"], item["unit"], language),
@@ -97,10 +97,14 @@ def _latency(facts: Facts, language: str) -> list[Block]:
     times = sorted(a["ttft_sec"] for a in smoke.get("answers", []) if a.get("ttft_sec"))
     if times:
         ms = [1e3 * value for value in times]
-        rows = [Bar(f"{low:.3g} – {high:.3g} ms", count) for low, high, count in _bins(ms)]
+        rows = [
+            Bar(f"{low:.3g} – {high:.3g} ms", count, text=str(count))
+            for low, high, count in _bins(ms)
+        ]
         blocks.append(Plots([bars(text("ttft_plot", language, count=len(ms)), rows)]))
         values = [f"{_percentile(ms, share):.4g} ms" for share in (0.5, 0.95, 1.0)]
-        blocks.append(Table(["", "p50", "p95", "max"], [[name_of("ttft_sec", language), *values]]))
+        name = spoken_name("ttft_sec", language)
+        blocks.append(Table(["", "p50", "p95", "max"], [[name, *values]]))
     engines = (facts["benchmark"] or {}).get("engines") or []
     named = [e for e in engines if "request_latency" in e["figures"]]
     if named:
@@ -144,7 +148,7 @@ def _deployment(facts: Facts, language: str) -> list[Block]:
                     version=engine.get("version", ""))  # fmt: skip
         rows = [
             [
-                name_of(check["name"], language),
+                spoken_name(check["name"], language),
                 _value(check["value"], check["unit"], language),
                 _value(check["limit"], check["unit"], language),
                 _status(check["status"], language),
@@ -244,10 +248,12 @@ def _status(status: str, language: str) -> str:
     return text(status, language).strip("*")
 
 
-def _named(name: str, language: str) -> str:
-    return (
-        text(name, language) if name in ("smoke_test", "target_device") else name_of(name, language)
-    )
+def _named(item: Mapping[str, Any], language: str) -> str:
+    """The item's name; a device keeps its own."""
+    name = str(item["name"])
+    if name in ("smoke_test", "target_device"):
+        return text(name, language)
+    return name if item["part"] == "device" else spoken_name(name, language)
 
 
 def _short(said: str) -> str:

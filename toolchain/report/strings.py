@@ -228,6 +228,12 @@ def name_of(name: str, language: str) -> str:
     return name if language == LANGUAGES[0] else _NAMES_ZH.get(name, name)
 
 
+def spoken_name(name: str, language: str) -> str:
+    """The same in words: `peak_rss_bytes` as a person reads it."""
+    found = name_of(name, language)
+    return found.replace("_", " ") if found == name else found
+
+
 def text(key: str, language: str, **values: object) -> str:
     """A text in a language of `LANGUAGES`, with its values filled in."""
     return _TEXTS[key][LANGUAGES.index(language)].format(**values)
