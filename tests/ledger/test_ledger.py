@@ -20,7 +20,7 @@ from toolchain.ledger.keep import Ledger
 RECIPE = """\
 stages: [evaluate, prune, evaluate, prune-vocab]
 prune: {ratio: 0.3, calibration_tokens: 512, candidates: 1, axes: [ffn]}
-vocabulary: {min_count: 1}
+vocabulary: {text: [kept.txt], multiple: 1, verify: false}
 evaluate: {max_tokens: 256, context_tokens: 64}
 """
 
@@ -53,6 +53,7 @@ def test_budgets_name_what_is_broken() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("ledger")
     tiny_llama(made / "tiny", hidden=64, ffn=256)
+    (made / "kept.txt").write_text("Turn on the lamp.\n" * 40)
     return made
 
 
