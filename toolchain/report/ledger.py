@@ -11,14 +11,19 @@ from toolchain.report.plots import Line, scatter
 from toolchain.report.strings import spoken_name, text
 
 _COLORS = 8
+_COST_COLUMNS = 3
 Entry = Mapping[str, Any]
 
 
 def ledger_blocks(ledger: Mapping[str, Any], language: str) -> list[Block]:
     """The table of all entries, what was rolled back, and how to read it."""
+    columns = _columns("ledger_columns", language)
     rows = [_row(entry, language) for entry in ledger["entries"]]
+    if not any(entry.get("cost") for entry in ledger["entries"]):
+        columns = columns[:-_COST_COLUMNS]
+        rows = [row[:-_COST_COLUMNS] for row in rows]
     undone = {(i, 0): "undone" for i, entry in enumerate(ledger["entries"]) if not entry["kept"]}
-    blocks: list[Block] = [Table(_columns("ledger_columns", language), rows, undone)]
+    blocks: list[Block] = [Table(columns, rows, undone)]
     blocks += [
         Text(
             text(

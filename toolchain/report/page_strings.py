@@ -52,10 +52,11 @@ PAGE_TEXTS: dict[str, tuple[str, str]] = {
         "能耗",
     ),
     "ledger_note": (
-        "Perplexity and KLD (nats) of all lines are on the same {positions} held-out tokens. Time, "
-        "peak memory and energy are those of the stage itself. Efficiency is 1 for the original.",
+        "Perplexity and KLD (nats) of all lines are on the same {positions} held-out tokens; "
+        "time, peak memory and energy, where shown, are those of the stage itself. Efficiency is 1 "
+        "for the original.",
         "各行的困惑度与 KLD（奈特）均在相同的 {positions} 个留出 token 上测得。"
-        "用时、峰值内存与能耗为该阶段自身的消耗。原模型的效率为 1。",
+        "所列用时、峰值内存与能耗为该阶段自身的消耗。原模型的效率为 1。",
     ),
     "rolled_back": (
         "Rolled back: stage {stage} broke the budget {budget} (measured {measured}, allowed "
