@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build llama.cpp for aarch64 on this machine, to run under qemu-user: `make test-aarch64`.
 #
-#   scripts/cross_build_aarch64.sh DEST        DEST/bin/llama-simple
+#   scripts/cross_build_aarch64.sh DEST        DEST/bin/llama-simple, DEST/bin/llama-perplexity
 #
 # The source is llama.cpp as llama-cpp-python's sdist vendors it, the revision of the runtime; with
 # LLAMA_CPP_SDIST=FILE that file is taken, else pip downloads it. About 10 minutes on two cores, once:
@@ -13,8 +13,9 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 dest=${1:?"usage: $0 DEST"}
 pin=$(grep -oE '^llama-cpp-python==[0-9.]+' "$root/requirements.lock")
 digest=$(grep -A1 "^$pin " "$root/requirements.lock" | grep -oE '[0-9a-f]{64}')
+programs=(llama-simple llama-perplexity)
 stamp="$dest/.built"
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$pin $digest" ]; then
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$pin $digest ${programs[*]}" ]; then
     echo "llama.cpp for aarch64 ($pin) is there: $dest/bin" >&2
     exit 0
 fi
@@ -50,11 +51,13 @@ nice -n 19 cmake -S "$work" -B "$work/build" "${generator[@]}" \
     -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF \
     -DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod+fp16 \
     -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF \
-    -DLLAMA_BUILD_EXAMPLES=ON -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF \
+    -DLLAMA_BUILD_EXAMPLES=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=OFF \
     -DLLAMA_BUILD_APP=OFF >"$work/configure.log"
-nice -n 19 cmake --build "$work/build" --target llama-simple --parallel "${JOBS:-2}" >"$work/build.log"
+nice -n 19 cmake --build "$work/build" --target "${programs[@]}" --parallel "${JOBS:-2}" >"$work/build.log"
 mkdir -p "$dest/bin"
-cp "$work/build/bin/llama-simple" "$dest/bin/"
+for program in "${programs[@]}"; do
+    cp "$work/build/bin/$program" "$dest/bin/"
+done
 rm -rf "$work"
-echo "$pin $digest" >"$stamp"
+echo "$pin $digest ${programs[*]}" >"$stamp"
 echo "llama.cpp for aarch64 ($pin): $dest/bin" >&2

@@ -18,7 +18,9 @@ def trained_adapter(base: Path, folder: Path, *, seed: int = 1, **settings: Any)
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     wanted = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **settings}
-    tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **wanted)).eval()
+    with torch.random.fork_rng():  # peft draws the start of A from the common generator
+        torch.manual_seed(seed)
+        tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **wanted)).eval()
     generator = torch.Generator().manual_seed(seed)
     for parameter in tuned.parameters():
         if parameter.requires_grad:

@@ -19,7 +19,7 @@ from common.files import folder_in_the_making, write_json
 from common.locks import only_writer
 from toolchain import up_to_date
 from toolchain.chain import State, run_chain
-from toolchain.job import BuildRequest, Job, plan_of, require_room, settle
+from toolchain.job import BuildRequest, Job, as_exported, plan_of, require_room, settle
 from toolchain.ledger.keep import exported_within
 from toolchain.pipeline import say_on_stderr
 from toolchain.stage import Input
@@ -64,7 +64,8 @@ def build(request: BuildRequest, say: Callable[[str], None] = say_on_stderr) -> 
     if up_to_date.is_finished(job.bundle, key):
         return BuildResult(job.bundle, up_to_date=True)
     if "export" in job.recipe.stages:
-        require_room(job, plan_of(job))  # of the checkpoint as it came, before the chain's work
+        begun = as_exported(job)
+        require_room(begun, plan_of(begun))  # of the checkpoint as it came, before the chain's work
     with only_writer(job.workspace.root):
         return _build(job, key, say)
 

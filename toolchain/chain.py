@@ -9,7 +9,7 @@ merged yet. Another stage is one function here and one row in `_STEPS`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from toolchain.job import Job, settle_texts
 from toolchain.ledger.keep import Ledger, begun, noted
 from toolchain.pipeline import Workspace, run_stage
+from toolchain.rounds import run_rounds
 from toolchain.stage import Input
 
 if TYPE_CHECKING:
@@ -61,7 +62,16 @@ def run_chain(job: Job, say: Say) -> State:
     if job.data:
         state = _prepare(state, say)
     state = begun(state, say)
-    for name in job.recipe.chain:
+    names = job.recipe.chain
+    if job.recipe.rounds.most == 1:
+        return _take(names, state, say)
+    first = _take(names[:1], state, say)
+    return run_rounds(first, lambda now: _take(names[1:], now, say), say)
+
+
+def _take(names: Sequence[str], state: State, say: Say) -> State:
+    """The stages in order, each with its entry in the ledger; one that is undone is the last."""
+    for name in names:
         state = noted(state, _STEPS[name](state, say), say)
         if state.rolled_back:
             break
@@ -94,7 +104,7 @@ def _prepare(state: State, say: Say) -> State:
         map=wanted.map,
         split=wanted.split,
         seed=wanted.seed,
-        max_tokens=job.recipe.finetune.max_tokens,
+        max_tokens=job.recipe.training.max_tokens,
         drop_long=wanted.drop_long,
         trust_remote_code=job.trust_remote_code,
     )
@@ -167,6 +177,26 @@ def _finetune(state: State, say: Say) -> State:
     return state.after(made, adapter=made)
 
 
+def _distill(state: State, say: Say) -> State:
+    from toolchain.compress.distill import stage as distill
+
+    job = state.job
+    assert state.data is not None  # a recipe that trains names its data
+    # A student that is named learns from the chain's model; else the model learns from what it was.
+    student = job.student or job.source
+    teacher = job.teacher or (job.base if job.student is None else job.source)
+    config = distill.Config(
+        data=Input.of_artifact(state.data),
+        settings=job.recipe.distill,
+        teacher=Input.of_artifact(teacher),
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(distill, student, config, job.workspace, say)
+    if made.format == student.format:
+        return state.after(made, job=_on(job, made))
+    return state.after(made, job=_on(job, student), adapter=made)
+
+
 def _merge(state: State, say: Say) -> State:
     from toolchain.compress import merge
 
@@ -223,6 +253,7 @@ _STEPS: dict[str, Callable[[State, Say], State]] = {
     "prune-vocab": _prune_vocab,
     "sparsify": _sparsify,
     "finetune": _finetune,
+    "distill": _distill,
     "merge": _merge,
     "evaluate": _evaluate,
 }

@@ -1,4 +1,4 @@
-"""What the verbs share that make one checkpoint of another (prune, prune-vocab, sparsify).
+"""What the verbs share that make one checkpoint of another (prune, sparsify, finetune, distill).
 
 with opened(args, "pruned") as (folder, source, workspace): ...
 """
@@ -35,6 +35,37 @@ def add_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", type=Path, metavar="FILE", help="calibration text (default: the model's own)"
     )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """`--data`, what is trained on."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH",
+        help="a folder of `edgeforge data prepare`, or data files as it takes them",
+    )
+
+
+def prepared_data(args: argparse.Namespace, source: Artifact, workspace: Workspace) -> Input:
+    """The prepared folder that was given, or the files prepared as `edgeforge data prepare` does
+    it, once for the same content."""
+    from common.errors import UserError
+    from toolchain.data.prepare import stage as prepare
+    from toolchain.pipeline import run_stage, say_on_stderr
+    from toolchain.stage import Input
+
+    paths = [path.expanduser().absolute() for path in args.data]
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"data {path} does not exist", "check the path of --data")
+    config = prepare.Config(
+        files=tuple(map(prepare.data_input, paths)), trust_remote_code=args.trust_remote_code
+    )
+    return Input.of_artifact(run_stage(prepare, source, config, workspace, say_on_stderr))
 
 
 def calibration_input(args: argparse.Namespace, folder: Path, workspace: Workspace) -> Input:

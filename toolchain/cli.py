@@ -35,6 +35,7 @@ VERBS = {
     "prune-vocab": "toolchain.commands.prune_vocab",
     "sparsify": "toolchain.commands.sparsify",
     "finetune": "toolchain.commands.finetune",
+    "distill": "toolchain.commands.distill",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",
     "doctor": "toolchain.commands.doctor",

@@ -5,6 +5,7 @@ Everything that can be refused without work is refused here.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,8 @@ class Job:
     `base` is the checkpoint that the user gave; `source` and `info` are those of the checkpoint
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
     files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
-    one that stays separate from `source` in the bundle.
+    one that stays separate from `source` in the bundle. `teacher` and `student` are the checkpoints
+    that the recipe names for distillation.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Job:
     data: tuple[Input, ...]
     trust_remote_code: bool
     adapter: Artifact | None = None
+    teacher: Artifact | None = None
+    student: Artifact | None = None
 
     @property
     def bundle(self) -> Path:
@@ -127,7 +131,25 @@ def settle(request: BuildRequest) -> Job:
         texts=texts,
         data=_data(recipe, folder, texts, workspace),
         trust_remote_code=request.trust_remote_code,
+        **_distillation(recipe, workspace, trust),
     )
+
+
+def _distillation(
+    recipe: Recipe, workspace: Workspace, trust: dict[str, bool]
+) -> dict[str, Artifact | None]:
+    """The checkpoints that the recipe's distillation names."""
+    from toolchain.checkpoint.intake import checkpoint_for_build
+    from toolchain.checkpoint.locate import locate
+
+    if "distill" not in recipe.stages:
+        return {}
+    named = {"teacher": recipe.distill.teacher, "student": recipe.distill.student}
+    return {
+        role: checkpoint_for_build(locate(model, **trust), workspace, **trust)[0]
+        for role, model in named.items()
+        if model is not None
+    }
 
 
 def _data(
@@ -138,7 +160,7 @@ def _data(
     from toolchain.data.text import COMPANION_FOLDER, as_rows
 
     files = recipe.data.files
-    if not files and recipe.data.own and "finetune" in recipe.stages:
+    if not files and recipe.data.own and recipe.trains:
         own = folder / COMPANION_FOLDER / "train.jsonl"
         if not own.is_file():
             own = workspace.stages / f"rows-{texts.calibration.digest[:16]}.jsonl"
@@ -180,6 +202,16 @@ def plan_for(
         tensor_types=export.tensor_types,
         pure=export.pure,
     )
+
+
+def as_exported(job: Job) -> Job:
+    """The job on the checkpoint that will shrink to what is exported: the student that the recipe
+    names, else the one that was given."""
+    from toolchain.checkpoint.inspect import inspect
+
+    if job.student is None:
+        return job
+    return dataclasses.replace(job, source=job.student, info=inspect(job.student.path))
 
 
 def require_room(job: Job, found: ModelPlan) -> None:

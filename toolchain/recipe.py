@@ -5,7 +5,7 @@ edgeforge build --target laptop --recipe my-recipe.yaml
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from common.errors import UserError, near_names
 from common.strict import Strict, parse, read_yaml
+from toolchain.compress.distill.settings import Distill
 from toolchain.compress.prune.settings import Prune
 from toolchain.compress.prune_vocab.settings import Vocabulary
 from toolchain.compress.sparse.settings import Sparsify
@@ -22,9 +23,12 @@ DEFAULT_RECIPE = "export"
 _RECIPES = Path(__file__).parent / "recipes"
 
 # What changes or measures the checkpoint, in any sensible order; then what makes the bundle.
-ChainStage = Literal["prune", "prune-vocab", "sparsify", "finetune", "merge", "evaluate"]
+ChainStage = Literal[
+    "prune", "prune-vocab", "sparsify", "finetune", "distill", "merge", "evaluate"
+]
 BundleStage = Literal["export", "bundle", "smoke"]
 _CUTS = ("prune", "prune-vocab", "sparsify")
+TRAINING = ("finetune", "distill")  # stages that need data; each has a section of its name
 _BUNDLE_ORDER = ("export", "bundle", "smoke")
 Scalar = bool | int | float | str
 
@@ -97,6 +101,18 @@ class Quality(Strict):
     on_broken: Literal["stop", "roll_back"] = "stop"
 
 
+class Rounds(Strict):
+    """Small steps instead of one: the stages before the export, but for an `evaluate` that comes
+    first, run up to `most` times, each round on what the round before left. They end when the model
+    has `parameters` or fewer, or before a round after which perplexity has grown to more than
+    `max_perplexity_ratio` of the first `evaluate`, or a task kept less than `min_task_share`."""
+
+    most: int = Field(default=1, ge=1, le=100)
+    parameters: int | None = Field(default=None, ge=1)
+    max_perplexity_ratio: float | None = Field(default=None, gt=0)
+    min_task_share: float | None = Field(default=None, ge=0, le=1)
+
+
 class Ollama(Strict):
     """What the Modelfile says beyond profile and generation config."""
 
@@ -111,11 +127,13 @@ class Recipe(Strict):
     name: str = ""
     description: str = ""
     stages: tuple[ChainStage | BundleStage, ...] = ("export", "bundle", "smoke")
+    rounds: Rounds = Rounds()
     data: Data = Data()
     prune: Prune = Prune()
     vocabulary: Vocabulary = Vocabulary()
     sparsify: Sparsify = Sparsify()
     finetune: Finetune = Finetune()
+    distill: Distill = Distill()
     merge: Merge = Merge()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
@@ -133,6 +151,17 @@ class Recipe(Strict):
         """Whether a stage before the export makes another model."""
         return any(name != "evaluate" for name in self.chain)
 
+    @property
+    def trains(self) -> bool:
+        """Whether a stage of it needs data."""
+        return any(name in TRAINING for name in self.stages)
+
+    @property
+    def training(self) -> Finetune:
+        """The settings by which the data are prepared: those of the first stage that trains."""
+        first = next((name for name in self.stages if name in TRAINING), "finetune")
+        return self.distill.training if first == "distill" else self.finetune
+
     @field_validator("stages")
     @classmethod
     def _in_order(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
@@ -147,7 +176,10 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
-        faults = _chain_faults(self.stages, self.finetune.method, self.merge.adapter is not None)
+        methods = {"finetune": self.finetune.method, "distill": self.distill.method}
+        faults = _chain_faults(self.stages, methods, self.merge.adapter is not None)
+        if self.rounds.most > 1:
+            faults += _round_faults(self.chain, self.distill.student is not None)
         if self.merge.separate and "merge" in self.stages:
             faults += _separate_faults(self.stages, self.finetune)
         faults += _budget_faults(self)
@@ -168,23 +200,34 @@ def _budget_faults(recipe: Recipe) -> list[str]:
     return faults
 
 
-def _chain_faults(stages: Sequence[str], method: str, given_adapter: bool) -> list[str]:
+def _chain_faults(
+    stages: Sequence[str], methods: Mapping[str, str], given_adapter: bool
+) -> list[str]:
     """What of the order makes no sense: an adapter is merged once, and before it is built on."""
     faults = []
     adapter = given_adapter
+    trained = "training"
     for name in stages:
         if name == "merge":
             if not adapter:
                 faults.append("'merge' has no adapter: put finetune before, or set merge.adapter")
             adapter = False
-        elif name == "finetune":
+        elif name in TRAINING:
             if adapter and not given_adapter:
-                faults.append("'finetune' follows an adapter not merged yet: put merge between")
-            adapter = method == "lora"
-        elif name in _CUTS and adapter and not given_adapter:
-            faults.append(f"'{name}' takes a whole model: put merge after finetune")
-        elif name == "export" and adapter and not given_adapter:
-            faults.append("'export' takes a whole model: put merge after finetune")
+                faults.append(f"'{name}' follows an adapter not merged yet: put merge between")
+            adapter, trained = methods[name] == "lora", name
+        elif name in (*_CUTS, "export") and adapter and not given_adapter:
+            faults.append(f"'{name}' takes a whole model: put merge after {trained}")
+    return faults
+
+
+def _round_faults(chain: Sequence[str], given_student: bool) -> list[str]:
+    """A round begins with a model that was measured, and ends with one."""
+    faults = []
+    if len(chain) < 3 or chain[0] != "evaluate" or chain[-1] != "evaluate":
+        faults.append("rounds compare measurements: stages begin and end with evaluate")
+    if "distill" in chain and given_student:
+        faults.append("rounds make one model smaller: leave distill.student out")
     return faults
 
 
@@ -192,7 +235,7 @@ def _separate_faults(stages: Sequence[str], settings: Finetune) -> list[str]:
     """An adapter that stays apart is the last thing that changes the model, and a plain LoRA."""
     faults = []
     after = stages[stages.index("merge") + 1 :]
-    if "finetune" in after or "merge" in after:
+    if any(name in after for name in (*TRAINING, "merge")):
         faults.append("'merge' with separate: true comes last; nothing is trained on top of it")
     if "finetune" in stages and (settings.dora or settings.modules_to_save):
         faults.append("DoRA and modules_to_save need a merge: set merge.separate to false")
@@ -236,16 +279,16 @@ def built_name(model: str | None, recipe: Recipe) -> str:
 
 def _with_data(recipe: Recipe, files: Sequence[Path]) -> Recipe:
     if files:
-        if "finetune" not in recipe.stages:
+        if not recipe.trains:
             raise UserError(
                 f"recipe '{recipe.name}' trains nothing, so data= has no use",
-                "take one with a stage finetune: recipe=finetune",
+                "take one with a stage finetune or distill: recipe=finetune",
             )
         absolute = tuple(_existing(Path.cwd() / path.expanduser(), "data") for path in files)
         recipe = recipe.model_copy(
             update={"data": recipe.data.model_copy(update={"files": absolute})}
         )
-    if "finetune" in recipe.stages and not recipe.data.files and not recipe.data.own:
+    if recipe.trains and not recipe.data.files and not recipe.data.own:
         raise UserError(
             f"recipe '{recipe.name}' trains, but names no data",
             "give data=FILE (.jsonl, .json, .csv, .parquet), or set data.files in the recipe",
@@ -265,9 +308,12 @@ def _find(name: str) -> Path:
     raise UserError(f"unknown recipe '{name}'", near_names(name, recipe_names()))
 
 
+# Keys that name a checkpoint: a folder relative to the recipe's own, or a hub id.
+_MODELS = (("distill", "teacher"), ("distill", "student"))
 # Keys that name files or folders; each is relative to the recipe's own folder.
 _PATHS = (
     *(("data", "files"), ("finetune", "accelerate_config"), ("merge", "adapter")),
+    ("distill", "accelerate_config"),
     *(("export", "calibration"), ("evaluate", "text"), ("evaluate", "task")),
     ("vocabulary", "text"),
 )
@@ -283,6 +329,10 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
         several = value if isinstance(value, tuple) else (value,)
         found = tuple(_existing(base / path.expanduser(), name) for path in several)
         changes.setdefault(section, {})[key] = found if isinstance(value, tuple) else found[0]
+    for section, key in _MODELS:
+        model = getattr(getattr(recipe, section), key)
+        if model and (base / Path(model).expanduser()).is_dir():
+            changes.setdefault(section, {})[key] = str(base / Path(model).expanduser())
     update = {name: getattr(recipe, name).model_copy(update=new) for name, new in changes.items()}
     return recipe.model_copy(update=update)
 

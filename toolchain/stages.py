@@ -14,6 +14,7 @@ STAGES = {
     "prune-vocab": "toolchain.compress.prune_vocab.stage",
     "sparsify": "toolchain.compress.sparse.stage",
     "finetune": "toolchain.train.finetune",
+    "distill": "toolchain.compress.distill.stage",
     "merge": "toolchain.compress.merge",
     "evaluate": "toolchain.evaluate.measure",
     "probe": "toolchain.ledger.probe",

@@ -28,12 +28,16 @@ _TOOLS = (
     *("torch", "transformers"),
 )
 _FILES_OF_RECIPE = (("export", "calibration"), ("evaluate", "text"), ("evaluate", "task"))
+_PLACES_OF_RECIPE = (
+    *(("data", "files"), ("merge", "adapter")),
+    *(("distill", "teacher"), ("distill", "student")),
+)
 
 
 def build_key(job: Job) -> str:
     """Digest of checkpoint, target, recipe, texts, task, tool versions and the tool's own code."""
     recipe = job.recipe.model_dump(mode="json", exclude={"name", "description"})
-    for section, name in (*_FILES_OF_RECIPE, ("data", "files"), ("merge", "adapter")):
+    for section, name in (*_FILES_OF_RECIPE, *_PLACES_OF_RECIPE):
         recipe[section].pop(name)  # their content counts, below
     return sha256_json(
         {
@@ -43,6 +47,8 @@ def build_key(job: Job) -> str:
             "quantization": job.quantization,
             "data": [item.digest for item in job.data],
             "adapter": _adapter_digest(job),
+            "teacher": job.teacher.digest if job.teacher else None,
+            "student": job.student.digest if job.student else None,
             "calibration": job.texts.calibration.digest,
             "evaluation": job.texts.evaluation.digest,
             "task": job.texts.task.digest if job.texts.task else None,

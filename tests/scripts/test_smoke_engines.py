@@ -35,12 +35,18 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Ollama of these tests keeps its models: its runners name it."""
+    return tmp_path_factory.mktemp("smoke-store")
+
+
+@pytest.fixture(scope="module")
+def ollama(store: Path) -> Iterator[Client]:
     try:
         find_binary()
     except UserError as error:
         pytest.skip(error.problem)
-    with server(tmp_path_factory.mktemp("ollama")) as client:
+    with server(store) as client:
         yield client
 
 
@@ -109,14 +115,14 @@ def test_programs_that_answer_once_are_used_too(bundle: Path, tmp_path: Path) ->
 
 
 def test_ollama_takes_the_model_answers_and_forgets_it(
-    bundle: Path, ollama: Client, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    bundle: Path, ollama: Client, store: Path, tmp_path: Path
 ) -> None:
     code, data, printed = smoke(bundle, tmp_path, OLLAMA_HOST=ollama.url)
     prove(data, "ollama", printed)
     assert code == 0, printed
     assert checks(data)["prompt_token_ids"]["note"].startswith("counted")
     assert ollama.names() == []
-    assert processes_with("--model", str(tmp_path_factory.getbasetemp())) == []
+    wait_for(lambda: not processes_with("--model", str(store)))
 
 
 def test_an_ollama_that_refuses_is_named_and_the_next_engine_used(

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint_verbs import add_data, prepared_data
 from toolchain.options import add_options
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
     from toolchain.pipeline import Workspace
-    from toolchain.stage import Input
     from toolchain.train.finetune import Config
 
 HELP = "train a LoRA adapter, or all weights, on your data"
@@ -33,15 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from toolchain.train.settings import Finetune
 
     add_options(parser, "model")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="PATH",
-        help="a folder of `edgeforge data prepare`, or data files as it takes them",
-    )
+    add_data(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -72,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeforge-")))
         workspace = Workspace(root)
         source = _source(folder, workspace, args)
-        data = _data(args, source, workspace)
+        data = prepared_data(args, source, workspace)
         config = Config(data=data, settings=settings, trust_remote_code=args.trust_remote_code)
         if args.dry_run:
             return _print_outline(args, source, config, workspace, final)
@@ -95,24 +87,6 @@ def _source(folder: Path, workspace: Workspace, args: argparse.Namespace) -> Art
         trust_remote_code=args.trust_remote_code,
     )
     return source
-
-
-def _data(args: argparse.Namespace, source: Artifact, workspace: Workspace) -> Input:
-    """The prepared folder that was given, or the files prepared as `edgeforge data prepare` does
-    it, once for the same content."""
-    from common.errors import UserError
-    from toolchain.data.prepare import stage as prepare
-    from toolchain.pipeline import run_stage
-    from toolchain.stage import Input
-
-    paths = [path.expanduser().absolute() for path in args.data]
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"data {path} does not exist", "check the path of --data")
-    config = prepare.Config(
-        files=tuple(map(prepare.data_input, paths)), trust_remote_code=args.trust_remote_code
-    )
-    return Input.of_artifact(run_stage(prepare, source, config, workspace, _say))
 
 
 def _train(

@@ -25,7 +25,7 @@ from toolchain.models import OpenOptions, open_model
 from toolchain.stage import Input, StageConfig
 
 NAME = "evaluate"
-VERSION = 1
+VERSION = 2
 TOOLS = ("peft", "torch", "transformers")
 FORMAT = "evaluation"
 RESULT, ANSWERS = "evaluation.json", "answers.jsonl"
@@ -74,10 +74,17 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         versions={tool: version(tool) for tool in TOOLS},
         measurements={
             **figures,
+            **_size(config.base.path if config.base else source.path),
             "measured": source.stage,
             "wall_sec": round(time.perf_counter() - start, 3),
         },
     )
+
+
+def _size(checkpoint: Path) -> dict[str, int]:
+    """What the checkpoint takes; an adapter's base, for it is no smaller."""
+    info = inspect(checkpoint)
+    return {"parameters": info.parameters, "weight_bytes": info.weight_bytes}
 
 
 Found = tuple[dict[str, Any], list[dict[str, Any]]]

@@ -26,6 +26,7 @@ from toolchain.export.provenance import (
     reproducible,
     tool_versions,
 )
+from toolchain.recipe import TRAINING
 from toolchain.report.markdown import figure
 from toolchain.stage import Input
 from toolchain.train.result import CURVE
@@ -188,7 +189,7 @@ def _training(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
             **reproducible(step.measurements),
         }
         for step in steps
-        if step.stage == "finetune"
+        if step.stage in TRAINING
     ]
 
 

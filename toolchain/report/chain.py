@@ -9,11 +9,15 @@ from toolchain.report.markdown import MISSING, escape, figure, table
 from toolchain.report.strings import name_of, text
 
 _ANSWER_CHARACTERS = 300
-_SETTINGS = ("method", "rank", "alpha", "dora", "quantization", "learning_rate", "epochs", "seed")
+_SETTINGS = (
+    *("loss", "temperature", "method", "rank", "alpha", "dora", "quantization", "learning_rate"),
+    *("epochs", "seed"),
+)
 # Figures of a training, in the report's order; what a run does not have is left out.
 _FIGURES = (
     *("trainable_parameters", "trainable_share", "train_examples", "steps", "tokens_seen"),
-    *("final_train_loss", "validation_loss", "validation_accuracy", "validation_macro_f1"),
+    *("final_train_loss", "validation_loss", "validation_loss_soft", "validation_loss_hard"),
+    *("validation_accuracy", "validation_macro_f1"),
     "kept_step",
 )
 
@@ -38,6 +42,10 @@ def before_and_after(manifest: Mapping[str, Any], language: str) -> str:
         last = _gate(manifest, _EXPORTED.get(metric, "")) if first else None
         name = f"{name_of(metric, language)} ({text('task_' + task, language)})"
         rows.append(_row(name, figures, last))
+    for key in ("parameters", "weight_bytes"):
+        if any(found.get(key) for found in evaluations):
+            sizes = [found.get(key) for found in evaluations]
+            rows.append(_row(name_of(key, language), sizes, None))
     headers = " | ".join(["", *(name_of(column, language) for column in columns)])
     return f"{table(headers, rows)}\n\n{text('before_note', language)}"
 
@@ -63,8 +71,18 @@ def training(manifest: Mapping[str, Any], language: str) -> str:
         rows = [(name_of(key, language), figure(run[key])) for key in measured]
         curve = f"\n\n![{text('loss_curve', language)}]({run['curve']})" if run["curve"] else ""
         figures = table(text("figures_columns", language), rows)
-        parts.append(f"{escape(', '.join(told))}\n\n{figures}{curve}")
+        parts.append(f"{escape(', '.join(told))}{_taught(run, language)}\n\n{figures}{curve}")
     return "\n\n".join(parts)
+
+
+def _taught(run: Mapping[str, Any], language: str) -> str:
+    """Who learned from whom, where one was taught."""
+    student, teacher = run.get("student_parameters"), run.get("teacher_parameters")
+    if not student or not teacher:
+        return ""
+    factor = f"{teacher / student:.2f}"
+    sizes = {"student": figure(student), "teacher": figure(teacher), "factor": factor}
+    return "\n\n" + text("distilled", language, **sizes)
 
 
 def _row(name: str, figures: Sequence[float | None], last: float | None) -> tuple[str, ...]:

@@ -42,6 +42,14 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "解码时每个 token 读取全部权重一次，因此在受内存带宽限制时，速度约为原来的 {factor} 倍；"
         "实际速度由冒烟测试测得。",
     ),
+    "distilled": (
+        "A student of {student} parameters learned from a teacher of {teacher}. Decoding reads "
+        "every weight once per token, so where memory bandwidth is the limit the student is "
+        "{factor} times as fast; the smoke test measures what it is here.",
+        "参数量为 {student} 的学生模型向参数量为 {teacher} 的教师模型学习。"
+        "解码时每个 token 读取全部权重一次，因此在受内存带宽限制时，学生模型的速度约为教师的 "
+        "{factor} 倍；实际速度由冒烟测试测得。",
+    ),
     "vocabulary_cut": ("Vocabulary", "词表"),
     "vocabulary_equal": (
         "Proven on the kept text: {equal} documents have the same tokens as before, {changed} have "
@@ -191,9 +199,13 @@ _NAMES_ZH = {
     "zero_share_at_the_end": "导出的检查点中仍为零的比例",
     "passes": "步骤",
     "parameters": "参数量",
+    "weight_bytes": "权重大小（字节）",
     "file_bytes": "文件大小",
     "bytes_read_per_token": "每 token 读取字节",
     "finetune": "微调后",
+    "distill": "蒸馏后",
+    "validation_loss_soft": "验证损失：软目标",
+    "validation_loss_hard": "验证损失：硬标签",
     "merge": "合并后",
     "trainable_parameters": "可训练参数",
     "trainable_share": "可训练参数占比",

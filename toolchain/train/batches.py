@@ -34,7 +34,7 @@ class Rows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row: dict[str, Any] = self._blank if index == BLANK else self._data[index]
-        return row
+        return {**row, "row": index}
 
 
 class EpochOrder:
@@ -64,18 +64,22 @@ class EpochOrder:
 
 @dataclass(frozen=True)
 class Collate:
-    """Rows to a batch. Packed rows get positions that restart and a 4-D mask of `dtype`."""
+    """Rows to a batch. Packed rows get positions that restart and a 4-D mask of `dtype`;
+    `numbered` adds `rows`, their numbers in the split."""
 
     kind: Kind
     pad_token_id: int
     packed: bool
     dtype: str = "float32"
+    numbered: bool = False
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
         width = max(len(row["input_ids"]) for row in rows)
         batch = {"input_ids": _padded([row["input_ids"] for row in rows], width, self.pad_token_id)}
+        if self.numbered:
+            batch["rows"] = torch.tensor([row["row"] for row in rows])
         if self.kind == "classification":
             if any(row["token_type_ids"] for row in rows):
                 types = [row["token_type_ids"] or [0] for row in rows]

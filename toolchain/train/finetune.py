@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from toolchain.compress.sparse.record import keep_zeros
 from toolchain.pipeline import STAGES_FOLDER, say_on_stderr
 from toolchain.stage import Input, StageConfig, resume_folder
 from toolchain.train import checkpoints, result
-from toolchain.train.job import JOB_FILE, TrainJob, read_job
+from toolchain.train.job import JOB_FILE, Distillation, TrainJob, read_job
 from toolchain.train.launch import run_workers
 from toolchain.train.outline import Outline, outline
 from toolchain.train.settings import Finetune
@@ -59,7 +60,7 @@ class Config(StageConfig):
     def _by_content(cls, values: Any) -> Any:
         settings = values.get("settings") if isinstance(values, Mapping) else None
         if isinstance(settings, Mapping):
-            settings = Finetune.model_validate(settings)
+            settings = type(cls.model_fields["settings"].default).model_validate(settings)
         if not isinstance(settings, Finetune) or settings.accelerate_config is None:
             return values
         path = settings.accelerate_config.expanduser().absolute()
@@ -67,6 +68,25 @@ class Config(StageConfig):
             raise UserError(f"accelerate_config {path} does not exist", "check the path")
         settings = settings.model_copy(update={"accelerate_config": None})
         return {**values, "settings": settings, "accelerate": Input.of_file(path)}
+
+    @property
+    def training(self) -> Finetune:
+        """The settings of the training itself."""
+        return self.settings
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a stage trains for. `parents` are its inputs beside checkpoint and data; `teacher_bytes`
+    is what a process holds of a teacher; `figures` go to the result's measurements."""
+
+    name: str = NAME
+    version: int = VERSION
+    tools: tuple[str, ...] = TOOLS
+    parents: tuple[str, ...] = ()
+    distillation: Distillation | None = None
+    teacher_bytes: int = 0
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 def data_input(folder: Path) -> Input:
@@ -84,8 +104,14 @@ def data_input(folder: Path) -> Input:
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Train. Raises `UserError`; checkpoints stay beside `out_dir` then."""
+    return train(source, config, out_dir, Purpose())
+
+
+def train(source: Artifact, config: Config, out_dir: Path, purpose: Purpose) -> Artifact:
+    """Train for a purpose: what every stage does that trains. Raises `UserError`."""
     start = time.perf_counter()
-    job, plan = settle(source, config, out_dir)
+    settings = config.training
+    job, plan = settle(source, config, out_dir, purpose=purpose)
     accelerate = config.accelerate.path if config.accelerate else None
     run_workers(job.folder / JOB_FILE, job, accelerate)
     last = checkpoints.newest(job.checkpoints)
@@ -94,7 +120,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     history = checkpoints.history(last)
     best = result.best_step(history)
     kept = checkpoints.step_of(last)
-    if best is not None and config.settings.keep == "best":
+    if best is not None and settings.keep == "best":
         kept = best
     try:
         _write(source, config, job, job.checkpoints / f"checkpoint-{kept}", out_dir)
@@ -105,17 +131,18 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             f"the result cannot be written to {out_dir}: {error.strerror or error}",
             "free some space; the same command takes the finished training up again",
         ) from None
-    full = config.settings.method == "full"
+    full = settings.method == "full"
     made = artifacts.describe(
         out_dir,
         format=FORMAT if full else ADAPTER_FORMAT,
-        stage=NAME,
+        stage=purpose.name,
         config=config.model_dump(mode="json"),
-        parents=[source.digest, config.data.digest],
-        versions={tool: version(tool) for tool in TOOLS},
+        parents=[source.digest, config.data.digest, *purpose.parents],
+        versions={tool: version(tool) for tool in purpose.tools},
         measurements={
             **(measurements(inspect(out_dir)) if full else {}),
             **_figures(plan, history, kept),
+            **purpose.figures,
             "early_stopped": read_json(job.folder / DONE)["early_stopped"],
             "tensorboard": f"{BOARD_FOLDER}/{board_folder(out_dir).name}",
             "wall_sec": round(time.perf_counter() - start, 3),
@@ -128,19 +155,24 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
 
 
 def settle(
-    source: Artifact, config: Config, out_dir: Path, say: Callable[[str], None] = say_on_stderr
+    source: Artifact,
+    config: Config,
+    out_dir: Path,
+    say: Callable[[str], None] = say_on_stderr,
+    purpose: Purpose | None = None,
 ) -> tuple[TrainJob, Outline]:
     """Check everything, say what will be trained, and leave rows and job in the resume folder.
     What a run with other inputs left there goes."""
+    purpose = purpose or Purpose()
     if source.format != FORMAT:
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
-    folder, settings = resume_folder(out_dir), config.settings
+        raise UserError(f"{purpose.name} takes a checkpoint with safetensors, not {source.format}")
+    folder, settings = resume_folder(out_dir), config.training
     key = sha256_json(
         {
-            "version": VERSION,
+            "version": purpose.version,
             "source": source.digest,
             "config": config.model_dump(mode="json"),
-            "tools": {tool: version(tool) for tool in TOOLS},
+            "tools": {tool: version(tool) for tool in purpose.tools},
         }
     )
     before = _job_of(folder)
@@ -149,7 +181,14 @@ def settle(
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     trust = config.trust_remote_code
-    plan = outline(source, config.data.path, settings, folder, trust_remote_code=trust)
+    plan = outline(
+        source,
+        config.data.path,
+        settings,
+        folder,
+        teacher_bytes=purpose.teacher_bytes,
+        trust_remote_code=trust,
+    )
     for line in plan.lines(settings):
         say(line)
     job = TrainJob(
@@ -167,6 +206,7 @@ def settle(
         labels=plan.data.labels,
         pad_token_id=plan.pad_token_id,
         threads=before.threads if before else _threads(settings),
+        distillation=purpose.distillation,
         trust_remote_code=trust,
     )
     _require_disk(source, plan, job, folder)
@@ -215,7 +255,7 @@ def _require_disk(source: Artifact, plan: Outline, job: TrainJob, folder: Path) 
 def _write(
     source: Artifact, config: Config, job: TrainJob, checkpoint: Path, out_dir: Path
 ) -> None:
-    settings = config.settings
+    settings = config.training
     if settings.method == "full":
         trust = config.trust_remote_code
         result.write_checkpoint(checkpoint, source, job.kind, out_dir, trust_remote_code=trust)
@@ -247,6 +287,11 @@ def _figures(plan: Outline, history: result.History, kept: int) -> dict[str, Any
         "first_train_loss": steps[0]["loss"],
         "final_train_loss": last["loss"],
         "validation_loss": at_kept.get("eval_loss"),
+        **{
+            f"validation_{name}": at_kept[f"eval_{name}"]
+            for name in ("loss_soft", "loss_hard")
+            if f"eval_{name}" in at_kept
+        },
         "validation_accuracy": at_kept.get("eval_accuracy"),
         "validation_macro_f1": at_kept.get("eval_macro_f1"),
         "warnings": list(plan.warnings),

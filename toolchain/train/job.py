@@ -9,6 +9,7 @@ from pydantic import Field
 
 from common.files import read_json, write_json
 from common.strict import Strict, parse
+from toolchain.compress.distill.settings import Distill
 from toolchain.train.settings import Finetune
 
 JOB_FILE = "job.json"
@@ -18,12 +19,20 @@ CHECKPOINTS = "checkpoints"
 Kind = Literal["causal", "classification"]
 
 
+class Distillation(Strict):
+    """What a run needs beside its rows when its loss comes from a teacher."""
+
+    settings: Distill
+    teacher: Path
+
+
 class TrainJob(Strict):
     """One run. `key` names its inputs: checkpoints of another key are not gone on from.
 
     `threads` of each process are part of it because sums in another order round otherwise.
     `folder` holds the encoded rows and the checkpoints; `rows` counts the (packed) rows of train,
-    `tokens` their tokens. `labels` are the classes in the order of the head.
+    `tokens` their tokens. `labels` are the classes in the order of the head. With `distillation`
+    the loss comes from a teacher.
     """
 
     key: str
@@ -40,6 +49,7 @@ class TrainJob(Strict):
     labels: tuple[str, ...] = ()
     pad_token_id: int
     threads: int = Field(ge=1)
+    distillation: Distillation | None = None
     trust_remote_code: bool = False
 
     @property

@@ -24,22 +24,26 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
+    teacher: int = 0
 
     @property
     def total(self) -> int:
         """All of it, with the process itself."""
-        parts = self.weights + self.gradients + self.optimizer + self.activations
+        parts = self.weights + self.gradients + self.optimizer + self.activations + self.teacher
         return parts + _PROCESS_BYTES
 
     def line(self) -> str:
         """For people."""
-        named = ", ".join(f"{name} {size / _GB:.2f}" for name, size in asdict(self).items())
+        named = ", ".join(f"{name} {size / _GB:.2f}" for name, size in asdict(self).items() if size)
         return f"memory: about {self.total / _GB:.2f} GB a process ({named})"
 
 
-def estimate_memory(network: Any, settings: Finetune, *, longest: int, bf16: bool) -> Memory:
+def estimate_memory(
+    network: Any, settings: Finetune, *, longest: int, bf16: bool, teacher_bytes: int = 0
+) -> Memory:
     """The estimate for a network (weights may be on torch's meta device) whose longest row has
-    `longest` tokens. Good to a factor of about 1.5; refusing is for what plainly cannot fit."""
+    `longest` tokens, beside a teacher of `teacher_bytes`. Good to a factor of about 1.5; refusing
+    is for what plainly cannot fit."""
     wide, narrow = 4, 2 if bf16 else 4
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
@@ -53,6 +57,7 @@ def estimate_memory(network: Any, settings: Finetune, *, longest: int, bf16: boo
         gradients=trained * wide,
         optimizer=trained * 8,
         activations=_activations(network.config, tokens, narrow, settings.gradient_checkpointing),
+        teacher=teacher_bytes,
     )
 
 

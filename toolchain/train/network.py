@@ -62,26 +62,40 @@ def load_network(
 
     bf16 = computes_in_bf16(settings)
     frozen = settings.method == "lora"
-    options: dict[str, Any] = {}
-    if settings.quantization == "nf4":
-        options = _four_bit(torch.bfloat16 if bf16 else torch.float32)
-    try:
-        network = _auto_class(kind).from_pretrained(
-            model,
-            config=_config(model, kind, labels, trust_remote_code),
-            dtype=torch.bfloat16 if bf16 and frozen else torch.float32,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-            **options,
-        )
-    except _LOAD_FAULTS as error:
-        raise _does_not_load(model, error) from None
+    network = _loaded(
+        model,
+        kind,
+        config=_config(model, kind, labels, trust_remote_code),
+        dtype=torch.bfloat16 if bf16 and frozen else torch.float32,
+        trust_remote_code=trust_remote_code,
+        **_in_few_bits(settings.quantization, bf16),
+    )
     if settings.quantization == "nf4":
         from peft import prepare_model_for_kbit_training
 
         _keep_four_bit_exact(network)
         network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=False)
     return adapt(network, kind, settings)
+
+
+def load_frozen(
+    model: Path, kind: Kind, quantization: str, *, bf16: bool, trust_remote_code: bool
+) -> Any:
+    """A network that only answers, with its own head: weights as they are, or `nf4` or `int8`.
+    Raises `UserError` when it does not load or has no head of this kind."""
+    import torch
+
+    network = _loaded(
+        model,
+        kind,
+        config=_config(model, kind, (), trust_remote_code),
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        trust_remote_code=trust_remote_code,
+        **_in_few_bits(quantization, bf16),
+    )
+    if quantization == "nf4":
+        _keep_four_bit_exact(network)
+    return network.requires_grad_(False).eval()
 
 
 def adapt(network: Any, kind: Kind, settings: Finetune) -> Any:
@@ -164,7 +178,7 @@ def _config(model: Path, kind: Kind, labels: Sequence[str], trust_remote_code: b
             f"the rows are conversations or texts, but {names[0] or 'this model'} does not write",
             "give a language model (...ForCausalLM), or rows with text and label",
         )
-    if kind == "classification":
+    if labels:
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
@@ -172,23 +186,35 @@ def _config(model: Path, kind: Kind, labels: Sequence[str], trust_remote_code: b
     return config
 
 
-def _four_bit(compute_dtype: Any) -> dict[str, Any]:
+def _loaded(model: Path, kind: Kind, **options: Any) -> Any:
+    try:
+        return _auto_class(kind).from_pretrained(model, local_files_only=True, **options)
+    except _LOAD_FAULTS as error:
+        raise _does_not_load(model, error) from None
+
+
+def _in_few_bits(quantization: str, bf16: bool) -> dict[str, Any]:
+    """Options of loading that hold linear layers in 4 (nf4) or 8 bit (int8); none for `none`."""
+    if quantization == "none":
+        return {}
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
         raise UserError(
-            "quantization nf4 needs bitsandbytes, which is not installed",
+            f"quantization {quantization} needs bitsandbytes, which is not installed",
             "make setup; where it does not exist for this machine, train without quantization",
         ) from None
     import torch
     from transformers import BitsAndBytesConfig
 
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-    )
+    settings = BitsAndBytesConfig(load_in_8bit=True)
+    if quantization == "nf4":
+        settings = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if bf16 else torch.float32,
+        )
     device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
     return {"quantization_config": settings, "device_map": {"": device}}
 

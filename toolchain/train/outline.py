@@ -75,10 +75,17 @@ class Outline:
 
 
 def outline(
-    source: Artifact, data: Path, settings: Finetune, folder: Path, *, trust_remote_code: bool
+    source: Artifact,
+    data: Path,
+    settings: Finetune,
+    folder: Path,
+    *,
+    teacher_bytes: int = 0,
+    trust_remote_code: bool,
 ) -> Outline:
-    """Settle a run on the prepared `data`; the encoded rows are left in `folder`. Raises
-    `UserError` for faulty rows, layers that are not there, and too little memory."""
+    """Settle a run on the prepared `data`; the encoded rows are left in `folder`. A process holds a
+    teacher of `teacher_bytes` too. Raises `UserError` for faulty rows, layers that are not there,
+    and too little memory."""
     from toolchain.hf import load_tokenizer
     from toolchain.train.network import computes_in_bf16, empty_network, quiet_libraries
 
@@ -94,7 +101,11 @@ def outline(
     found = encode_data(data, folder, tokenizer, settings, limit)
     points = plan_points(found.train.rows, settings, validates=found.validation.rows > 0)
     memory = estimate_memory(
-        network, settings, longest=found.train.longest, bf16=computes_in_bf16(settings)
+        network,
+        settings,
+        longest=found.train.longest,
+        bf16=computes_in_bf16(settings),
+        teacher_bytes=teacher_bytes,
     )
     require_memory(memory, settings)
     return Outline(

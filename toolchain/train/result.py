@@ -21,7 +21,8 @@ LOG, CURVE, LABELS = "training_log.jsonl", "loss_curve.svg", "labels.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _LOGGED = (
     "step", "epoch", "loss", "learning_rate", "grad_norm",
-    "eval_loss", "eval_accuracy", "eval_macro_f1",
+    "loss_soft", "loss_hard", "loss_hidden", "loss_attention",
+    "eval_loss", "eval_loss_soft", "eval_loss_hard", "eval_accuracy", "eval_macro_f1",
 )  # fmt: skip
 # What an adapter takes of its base: how texts become tokens, and the licence.
 _BESIDE_ADAPTER = (

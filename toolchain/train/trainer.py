@@ -31,7 +31,9 @@ _DISK_MARKS = ("os error", "failed writing file", "unexpected pos", "iostream er
 
 
 class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
-    """A Trainer over a job's rows."""
+    """A Trainer over a job's rows. `validated` names what a validation takes the mean of."""
+
+    validated: tuple[str, ...] = ("loss",)
 
     def __init__(self, job: TrainJob, network: Any, points: Points, callbacks: list[Any]) -> None:
         self.job = job
@@ -41,7 +43,9 @@ class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followe
             model=network,
             args=_arguments(job, points),
             train_dataset=Rows(job.folder / TRAIN_FILE, job.kind, job.pad_token_id),
-            data_collator=Collate(job.kind, job.pad_token_id, packed),
+            data_collator=Collate(
+                job.kind, job.pad_token_id, packed, numbered=job.distillation is not None
+            ),
             callbacks=callbacks,
         )
         self._validation = (
@@ -69,28 +73,36 @@ class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followe
         assert self._validation is not None
         classes = len(self.job.labels)
         device = self.accelerator.device
-        sums = torch.zeros(2, dtype=torch.float64, device=device)
+        sums = torch.zeros(len(self.validated) + 1, dtype=torch.float64, device=device)
         confusion = torch.zeros(max(1, classes), max(1, classes), device=device)
         self.model.eval()
         for rows in self._own_batches(len(self._validation)):
             batch = self._prepare_inputs(self.data_collator([self._validation[i] for i in rows]))
             with torch.no_grad():
-                output = self.model_wrapped(**batch)
+                own, logits = self._validate(batch)
+            sums += own
             if classes:
-                _count_classes(output.logits, batch["labels"], sums, confusion)
-                continue
-            learned = (batch["labels"][:, 1:] >= 0).sum()
-            if learned:
-                sums += torch.stack([output.loss.double() * learned, learned.double()])
+                _count_classes(logits, batch["labels"], confusion)
         self.model.train()
         sums, confusion = (self.accelerator.reduce(value) for value in (sums, confusion))
-        metrics = {"eval_loss": float(sums[0] / sums[1])}
+        means = (sums[:-1] / sums[-1]).tolist()
+        metrics = {f"eval_{name}": mean for name, mean in zip(self.validated, means, strict=True)}
         if classes:
             metrics |= _class_metrics(confusion.cpu())
         self.log(metrics)
         # The control is changed in place; Trainer keeps the very object.
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _validate(self, batch: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """Sums over a batch of what is `validated`, then how many tokens (or rows) those are; and
+        the logits."""
+        output = self.model_wrapped(**batch)
+        if self.job.labels:
+            return _class_sums(output.logits, batch["labels"]), output.logits
+        learned = (batch["labels"][:, 1:] >= 0).sum()
+        loss = output.loss.double() * learned if learned else learned.double()
+        return torch.stack([loss, learned.double()]), output.logits
 
     def _own_batches(self, rows: int) -> list[Sequence[int]]:
         """This process's share of the validation rows: as many batches as every other's."""
@@ -186,12 +198,18 @@ def _world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _count_classes(logits: Any, labels: Any, sums: Any, confusion: Any) -> None:
-    """Add a batch's loss and rows to `sums`, its answers to `confusion` [truth, answer]."""
+def _class_sums(logits: Any, labels: Any) -> torch.Tensor:
+    """A batch's loss and rows."""
     own = labels >= 0
     logits, labels = logits[own].double(), labels[own]
-    sums[0] += torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-    sums[1] += len(labels)
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    return torch.stack([loss, own.sum().double()])
+
+
+def _count_classes(logits: Any, labels: Any, confusion: Any) -> None:
+    """Add a batch's answers to `confusion` [truth, answer]."""
+    own = labels >= 0
+    logits, labels = logits[own], labels[own]
     ones = torch.ones(len(labels), device=confusion.device)
     confusion.index_put_((labels, logits.argmax(-1)), ones, accumulate=True)
 

@@ -17,6 +17,7 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from common.errors import EXIT_BAD_INPUT, UserError
 from common.files import write_json
@@ -77,7 +78,6 @@ def _run(job: TrainJob, first: bool) -> tuple[int, int]:
     import transformers
 
     from toolchain.train.callbacks import Board, Progress, Steering
-    from toolchain.train.trainer import EdgeTrainer
 
     settings = job.settings
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -96,7 +96,7 @@ def _run(job: TrainJob, first: bool) -> tuple[int, int]:
         callbacks.append(Progress(points.total_steps, per_step))
         if job.logs is not None:
             callbacks.append(Board(job.logs))
-    trainer = EdgeTrainer(job, network, points, callbacks)
+    trainer = _trainer_class(job)(job, network, points, callbacks)
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.accelerator.wait_for_everyone()
     start = checkpoints.newest(job.checkpoints)
@@ -111,6 +111,16 @@ def _run(job: TrainJob, first: bool) -> tuple[int, int]:
             "gradient_checkpointing true",
         ) from None
     return trainer.state.global_step, points.total_steps
+
+
+def _trainer_class(job: TrainJob) -> Any:
+    if job.distillation is not None:
+        from toolchain.compress.distill.trainer import DistillTrainer
+
+        return DistillTrainer
+    from toolchain.train.trainer import EdgeTrainer
+
+    return EdgeTrainer
 
 
 def _keeping_zeros(job: TrainJob, network: object, first: bool) -> list[object]:

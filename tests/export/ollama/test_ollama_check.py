@@ -25,6 +25,7 @@ from toolchain.export.ollama.checks import Check, Facts, read_facts
 from toolchain.export.ollama.modelfile import MODELFILE, ModelfileSettings, write_modelfiles
 from toolchain.export.ollama.shown import quantization_check
 from toolchain.export.ollama.trial import trial, trial_name
+from toolchain.trust.sums import write_sums
 
 SAID = "Helo wrd."
 CHATML = BY_NAME["chatml"]
@@ -54,6 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "stopped": True,
     }
     (bundle / "prompts.jsonl").write_text(json.dumps(row) + "\n")
+    write_sums(bundle)
     return bundle
 
 
@@ -66,6 +68,7 @@ def bundle(finished: Path, tmp_path: Path) -> Path:
 def _change(bundle: Path, **values: object) -> None:
     path = bundle / "prompts.jsonl"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}) + "\n")
+    write_sums(bundle)
 
 
 def _by_name(checks: list[Check]) -> dict[str, str]:

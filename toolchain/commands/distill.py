@@ -1,0 +1,121 @@
+"""`edgeforge distill`: a smaller or compressed model learns from a larger one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolchain.checkpoint_verbs import add_data, add_out, opened, prepared_data, print_json
+from toolchain.options import add_options
+
+if TYPE_CHECKING:
+    from toolchain.artifact import Artifact
+    from toolchain.compress.distill.settings import Distill
+    from toolchain.compress.distill.stage import Config
+    from toolchain.pipeline import Workspace
+
+ENDING = "distilled"
+HELP = "train a small or compressed model towards a larger one's answers"
+EXAMPLES = (
+    "edgeforge distill --model PRUNED --teacher PATH_OR_HUB_ID --data texts.jsonl",
+    "edgeforge distill --model TEACHER --student PATH --data chats.jsonl --preset classic-t2",
+    "edgeforge distill --model PATH --teacher PATH --data data/ --loss reverse_kl --on-policy 0.5",
+    "edgeforge distill --model MINILM --teacher BERT --data reviews.csv --epochs 3",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    from toolchain.compress.distill.settings import Distill
+    from toolchain.settings_options import add_settings
+
+    add_options(parser, "model")
+    add_data(parser)
+    add_out(parser, ENDING)
+    add_settings(parser, Distill, "distillation")
+    add_options(parser, "json", "dry_run", "allow_pickle", "trust_remote_code")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Distil, or say what would be. Raises `UserError` for all that a user can mend."""
+    from toolchain.compress.distill import stage
+    from toolchain.compress.distill.settings import Distill
+    from toolchain.pipeline import run_stage, say_on_stderr
+    from toolchain.settings_options import settings_of
+    from toolchain.stage import Input
+
+    settings = settings_of(args, Distill)
+    with opened(args, ENDING) as (_, model, workspace):
+        student, teacher = _pair(args, model, settings, workspace)
+        config = stage.Config(
+            data=prepared_data(args, student, workspace),
+            teacher=Input.of_artifact(teacher),
+            settings=settings,
+            trust_remote_code=args.trust_remote_code,
+        )
+        if args.dry_run:
+            return _print_outline(args, student, config)
+        made = run_stage(stage, student, config, workspace, say_on_stderr)
+    _print_result(args, made)
+    return 0
+
+
+def _pair(
+    args: argparse.Namespace, model: Artifact, settings: Distill, workspace: Workspace
+) -> tuple[Artifact, Artifact]:
+    """Student and teacher: the model is the one that has no option of its own."""
+    from common.errors import UserError
+    from toolchain.checkpoint.intake import checkpoint_for_build
+    from toolchain.checkpoint.locate import locate
+
+    trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
+    teacher, student = (
+        checkpoint_for_build(locate(name, **trust), workspace, **trust)[0] if name else None
+        for name in (settings.teacher, settings.student)
+    )
+    if teacher is None and student is None:
+        raise UserError(
+            "nobody teaches: neither a teacher nor a student is named",
+            "give --teacher PATH (the model learns from it) or --student PATH (the model teaches)",
+        )
+    return student or model, teacher or model
+
+
+def _print_outline(args: argparse.Namespace, student: Artifact, config: Config) -> int:
+    from toolchain.compress.distill.stage import purpose
+    from toolchain.train.outline import outline
+
+    with tempfile.TemporaryDirectory(prefix="edgeforge-") as folder:
+        plan = outline(
+            student,
+            config.data.path,
+            config.training,
+            Path(folder),
+            teacher_bytes=purpose(student, config).teacher_bytes,
+            trust_remote_code=config.trust_remote_code,
+        )
+    if args.json:
+        print(json.dumps(plan.as_json(), indent=2, ensure_ascii=False))
+        return 0
+    print("\n".join(plan.lines(config.training)))
+    print("dry run: nothing was written")
+    return 0
+
+
+def _print_result(args: argparse.Namespace, made: Artifact) -> None:
+    facts = made.measurements
+    if args.json:
+        print_json(made)
+        return
+    print(f"distilled: {made.path} ({made.format})")
+    print(
+        f"  {facts['student_parameters'] / 1e6:.2f} M parameters learned from "
+        f"{facts['teacher_parameters'] / 1e6:.2f} M in {facts['steps']} steps, training loss "
+        f"{facts['first_train_loss']:.4f} → {facts['final_train_loss']:.4f}"
+    )
+    if facts["validation_loss"] is not None:
+        print(f"  validation loss {facts['validation_loss']:.4f} at step {facts['kept_step']}")
+    print("next: measure it: edgeforge evaluate RESULT --against TEACHER")

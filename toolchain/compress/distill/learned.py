@@ -1,0 +1,40 @@
+"""Which places of a batch are learned: one answer for the student, its labels and the teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolchain.train.job import Kind
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The N learned places in row-major order: `positions` [N] in the logits as [B·T, V] (or rows
+    of [B, C] for a classifier), `labels` [N]."""
+
+    positions: Tensor
+    labels: Tensor
+
+
+def learned(batch: dict[str, Any], kind: Kind) -> Learned:
+    """The places whose label is no padding: tokens that predict the next one, or rows."""
+    labels = batch["labels"]
+    if kind == "classification":
+        positions = (labels >= 0).nonzero()[:, 0]
+        return Learned(positions, labels[positions])
+    rows, columns = (labels[:, 1:] >= 0).nonzero(as_tuple=True)
+    return Learned(rows * labels.shape[1] + columns, labels[rows, columns + 1])
+
+
+def flat(logits: Tensor) -> Tensor:
+    """Logits as [places, classes]."""
+    return logits.reshape(-1, logits.shape[-1])
+
+
+def inputs_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """What a network takes of a batch."""
+    return {name: value for name, value in batch.items() if name not in ("labels", "rows")}

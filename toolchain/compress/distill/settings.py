@@ -1,0 +1,143 @@
+"""How a student is distilled: the recipe's section `distill`, and the options of the verb.
+
+Training's own settings are those of `finetune`, with other defaults. Every default stands here and
+nowhere else. Nothing heavy is imported: the command line's help is made of these fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from toolchain.train.settings import Finetune
+
+Loss = Literal["forward_kl", "reverse_kl", "jensen_shannon", "skewed_kl"]
+# What the literature settled on, by temperature: Hinton et al. 2015 (arXiv:1503.02531) and those
+# after them soften much and mix evenly; smaller students of language models soften less.
+PRESETS: Mapping[str, Mapping[str, float]] = {
+    "classic-t5": {"temperature": 5.0, "alpha": 0.5},
+    "classic-t2": {"temperature": 2.0, "alpha": 0.7},
+}
+
+
+class Distill(Finetune):
+    """Settings of a distillation.
+
+    The loss of a token is `alpha · temperature² · D(teacher, student) + (1 - alpha) · CE(label)`,
+    both distributions of D softened by the temperature, the cross entropy not. With method lora,
+    `lora_alpha` takes the place of `finetune`'s alpha.
+    """
+
+    method: Literal["lora", "full"] = Field(
+        default="full", description="train all weights (full) or an adapter (lora)"
+    )
+    alpha: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of the teacher's soft targets in the loss; the rest is hard labels",
+    )
+    lora_alpha: float = Field(
+        default=16.0, gt=0, description="LoRA: its change is scaled by lora_alpha / rank"
+    )
+    teacher: str | None = Field(
+        default=None,
+        min_length=1,
+        description="teacher: a folder or hub id (default: the model before it was compressed)",
+    )
+    student: str | None = Field(
+        default=None,
+        min_length=1,
+        description="student: a folder or hub id (default: the model, which `teacher` teaches)",
+    )
+    preset: Literal["classic-t5", "classic-t2"] | None = Field(
+        default=None,
+        description="temperature and alpha together: classic-t5 is 5.0 and 0.5, classic-t2 2.0 "
+        "and 0.7",
+    )
+    temperature: float = Field(
+        default=2.0,
+        ge=0.1,
+        le=100,
+        allow_inf_nan=False,
+        description="softens both distributions; the soft loss is scaled by its square",
+    )
+    loss: Loss = Field(default="forward_kl", description="divergence between teacher and student")
+    beta: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="jensen_shannon: share of the teacher in the mixture",
+    )
+    skew: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="skewed_kl: share of the teacher mixed into the student",
+    )
+    teacher_quantization: Literal["none", "nf4", "int8"] = Field(
+        default="none", description="hold the teacher in 4 bit (nf4) or 8 bit (int8)"
+    )
+    hidden_weight: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="weight of matching hidden states (through learned projections)",
+    )
+    attention_weight: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="weight of matching attentions"
+    )
+    layer_map: tuple[int, ...] = Field(
+        default=(),
+        description="matching: the teacher's layer for each of the student's, from 0 (default: "
+        "spread evenly)",
+    )
+    on_policy: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the steps in which the student answers and the teacher scores that",
+    )
+    on_policy_tokens: int = Field(
+        default=64, ge=1, le=4096, description="on_policy: longest answer of the student"
+    )
+    universal: bool = Field(
+        default=False,
+        description="teacher and student may have different tokenizers (universal logit "
+        "distillation)",
+    )
+
+    @property
+    def training(self) -> Finetune:
+        """The settings of the training itself, as `finetune` has them."""
+        own = {name: getattr(self, name) for name in Finetune.model_fields}
+        return Finetune(**{**own, "alpha": self.lora_alpha})
+
+    @property
+    def matches(self) -> bool:
+        """Whether hidden states or attentions are matched too."""
+        return self.hidden_weight > 0 or self.attention_weight > 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, values: Any) -> Any:
+        """A preset fills in what is not set beside it."""
+        if not isinstance(values, Mapping):
+            return values
+        return {**PRESETS.get(str(values.get("preset")), {}), **values}
+
+    @model_validator(mode="after")
+    def _distills(self) -> Distill:
+        faults = []
+        if self.layer_map and not self.matches:
+            faults.append("layer_map needs hidden_weight or attention_weight above 0")
+        if not self.alpha and not self.matches:
+            faults.append("with alpha 0 nothing comes from the teacher: use finetune")
+        if self.on_policy and self.packing:
+            faults.append("on_policy takes each row's prompt: leave packing off")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
