@@ -73,7 +73,8 @@ def build(request: BuildRequest, say: Callable[[str], None] = say_on_stderr) -> 
 def _build(job: Job, key: str, say: Callable[[str], None]) -> BuildResult:
     state = run_chain(job, say)
     if "export" not in job.recipe.stages:
-        return BuildResult(state.steps[-1].path, up_to_date=False)
+        made = state.job.source if state.rolled_back else state.steps[-1]
+        return BuildResult(made.path, up_to_date=False)
     state, plan, exported = _exported(state, say)
     job = state.job
     if "bundle" not in job.recipe.stages:
