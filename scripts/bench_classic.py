@@ -39,6 +39,7 @@ CLASSICS = (
     Classic("classic-int8", "8-bit weights (Q8_0)", "4x"),
     Classic("classic-int4", "4-bit weights (Q4_0)", "8x"),
     Classic("classic-int4-pruned", "half of the parameters, 4-bit weights (Q4_0)", "16x"),
+    Classic("classic-distilled-int8", "a tenth of the parameters, distilled; Q8_0", "40x"),
 )
 
 
@@ -119,8 +120,8 @@ def table_page(model: str, target: str, found: Sequence[tuple[Classic, Mapping[s
         f"Model `{model}`, target `{target}`; made by `python scripts/bench_classic.py`.\n\n"
     )
     note = (
-        "\n\nClaims count bits: 32 to 8, 32 to 4, and half of the parameters on top. Files hold "
-        "more: the scales of the blocks (Q8_0 8.5, Q4_0 4.5 bits per weight), and matrices that "
+        "\n\nClaims count bits: 32 to 8, 32 to 4, and half or a tenth of the parameters on top. "
+        "Files hold more: the scales of the blocks (Q8_0 8.5, Q4_0 4.5 bits per weight), and matrices that "
         "keep a larger type (in Q4_0 the token embedding, where it is the output too). Planned "
         "decode is the planner's for the target, against the checkpoint as stored. KLD, task score "
         "and efficiency: docs/reports.md.\n"

@@ -99,7 +99,7 @@ def plan_onnx(
     return ModelPlan(shape, planned, "onnx-encoder" if encoder else "onnx")
 
 
-def plan_stored(info: CheckpointInfo, target: Target, kv_cache_type: str | None = None) -> Plan:
+def plan_stored(info: CheckpointInfo, target: Target, backend: str = "gguf") -> Plan:
     """The plan of the checkpoint's own tensors, unquantized: by arithmetic alone, in a moment."""
     from targets.planner import TypeSize, plan
 
@@ -116,7 +116,10 @@ def plan_stored(info: CheckpointInfo, target: Target, kv_cache_type: str | None 
         bits_per_weight=8 * info.weight_bytes / info.parameters,
         tensors=len(info.tensors),
     )
-    return plan(model_shape(info), target, [size], kv_cache_type)
+    shape = model_shape(info)
+    if backend == "onnx-encoder":
+        shape = dataclasses.replace(shape, kv_heads=0)
+    return plan(shape, target, [size], None if backend == "gguf" else "f32")
 
 
 def type_sizes(

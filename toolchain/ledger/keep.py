@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 ROLL_BACK = "roll_back"
-_LABELS = ("accuracy", "macro F1")
+_LABELS = ("accuracy", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,7 @@ def _stored(job: Job, stage: str, made: Artifact) -> Entry:
 
     info = job.info
     try:
-        kind = None if job.backend == "gguf" else "f32"
-        plan = plan_stored(info, job.target, kind)
+        plan = plan_stored(info, job.target, job.backend)
         found = plan.candidates[0]
         planned = Planned(
             plan.context_tokens, found.total_bytes, round(found.decode_tokens_per_sec, 3)
@@ -177,23 +176,17 @@ def _with_export(job: Job, ledger: Ledger, plan: ModelPlan, exported: Exported, 
     """The ledger with the exported file; where no stage changed the model, the export's own
     comparison with the unquantized file is that with the original."""
     entry = _file_entry(job, plan, exported)
-    quality, reference = exported.quality.measurements, exported.reference_quality.measurements
-    compared = "reference_perplexity" in quality and job.adapter is None
-    if compared and job.source.path == job.base.path:
-        ledger = ledger.with_last(
-            perplexity=quality["reference_perplexity"],
-            perplexity_stderr=quality["reference_perplexity_stderr"],
-            kld_mean=0.0,
-            top1_agreement=1.0,
-            positions=quality["positions"],
-            tasks=ledger.original.tasks or _task(job, reference),
-        )
-        figures = _figures(exported.quality)
+    quality, reference = exported.quality, exported.reference_quality
+    if job.source.path == job.base.path and job.adapter is None:
+        tasks = ledger.original.tasks or _task(job, reference.measurements)
+        ledger = ledger.with_last(**_of_unquantized(quality), tasks=tasks)
+        figures = _figures(quality)
     elif ledger.reference is not None and job.adapter is None:
         figures = _figures(_probe(job, exported.model, ledger.reference, None, say))
     else:
         figures = {}
-    return ledger.with_entry(dataclasses.replace(entry, **figures, tasks=_task(job, quality)))
+    tasks = _task(job, quality.measurements)
+    return ledger.with_entry(dataclasses.replace(entry, **figures, tasks=tasks))
 
 
 def _file_entry(job: Job, plan: ModelPlan, exported: Exported) -> Entry:
@@ -221,7 +214,9 @@ def _file_entry(job: Job, plan: ModelPlan, exported: Exported) -> Entry:
 
 
 def _bytes_of(artifact: Artifact) -> int:
-    return sum(artifact.file(name).stat().st_size for name in artifact.files)
+    """An ONNX graph and the data beside it."""
+    files = [name for name in artifact.files if ".onnx" in name]
+    return sum(artifact.file(name).stat().st_size for name in files)
 
 
 def _probe(
@@ -244,9 +239,24 @@ def _probe(
 
 
 def _figures(found: Artifact) -> dict[str, Any]:
-    """What the entry takes of a probe or of the export's quality stage."""
-    names = ("perplexity", "perplexity_stderr", "kld_mean", "top1_agreement", "positions")
-    return {name: found.measurements.get(name) for name in names}
+    """What the entry takes of a probe or of the export's quality stage (an encoder's has figures of
+    its own)."""
+    measured = found.measurements
+    if own := measured.get("figures"):
+        names = {"kld_mean": "kld", "top1_agreement": "agreement"}
+        return {name: own.get(theirs) for name, theirs in names.items()}
+    names_of_text = ("perplexity", "perplexity_stderr", "kld_mean", "top1_agreement", "positions")
+    return {name: measured.get(name) for name in names_of_text}
+
+
+def _of_unquantized(quality: Artifact) -> dict[str, Any]:
+    """The same of the unquantized file, which the quality stage compared with."""
+    found = _figures(quality)
+    for name in ("perplexity", "perplexity_stderr"):
+        if name in found:
+            found[name] = quality.measurements[f"reference_{name}"]
+    same = {"kld_mean": 0.0, "top1_agreement": 1.0}
+    return found | {name: value for name, value in same.items() if found[name] is not None}
 
 
 def _task(job: Job, measured: Any) -> dict[str, dict[str, float]]:
@@ -257,6 +267,6 @@ def _task(job: Job, measured: Any) -> dict[str, dict[str, float]]:
     name = COMPANION_TASK if own else DATA_TASK
     if measured.get("task"):
         return {name: {"exact_match": float(measured["task"]["score"])}}
-    figures = {gate["name"]: gate["figure"] for gate in measured.get("gates") or []}
-    scores = {n.lower().replace(" ", "_"): figures[n] for n in _LABELS if figures.get(n)}
+    figures = measured.get("figures") or {}
+    scores = {label: float(figures[label]) for label in _LABELS if label in figures}
     return {name: scores} if scores else {}
