@@ -120,11 +120,11 @@ def table_page(model: str, target: str, found: Sequence[tuple[Classic, Mapping[s
         f"Model `{model}`, target `{target}`; made by `python scripts/bench_classic.py`.\n\n"
     )
     note = (
-        "\n\nClaims count bits: 32 to 8, 32 to 4, and half or a tenth of the parameters on top. "
-        "Files hold more: the scales of the blocks (Q8_0 8.5, Q4_0 4.5 bits per weight), and matrices that "
-        "keep a larger type (in Q4_0 the token embedding, where it is the output too). Planned "
-        "decode is the planner's for the target, against the checkpoint as stored. KLD, task score "
-        "and efficiency: docs/reports.md.\n"
+        "\n\nClaims count bits: 32 to 8, 32 to 4, and a half or a tenth of the parameters on top. "
+        "Files hold more: the scales of the blocks (Q8_0 8.5, Q4_0 4.5 bits per weight), and "
+        "matrices that keep a larger type (in Q4_0 the token embedding, where it is the output "
+        "too). Planned decode is the planner's for the target, against the checkpoint as stored. "
+        "KLD, task score and efficiency: docs/reports.md.\n"
     )
     return head + table(_COLUMNS, rows) + note
 

@@ -124,6 +124,24 @@ PAGE_TEXTS: dict[str, tuple[str, str]] = {
     "reproduce_recipe": ("The recipe, every key:", "完整配方："),
 }
 
+# What a person reads for the name of a check; the value has the unit.
+PAGE_NAMES_EN = {
+    "digests": "file digests",
+    "load_sec": "load time",
+    "prompt_token_ids": "token ids of the prompts",
+    "prefill_tokens_per_sec": "prefill speed",
+    "decode_tokens_per_sec": "decode speed",
+    "ttft_sec": "time to first token",
+    "peak_rss_bytes": "peak memory (RSS)",
+    "gpu_memory_bytes": "GPU memory",
+    "power_watts": "power",
+    "joules_per_token": "energy per token",
+    "temperature_celsius": "temperature",
+    "max_total_kld": "KLD to the original",
+    "min_total_task_share": "task score kept of the original's",
+    "max_file_bytes": "size of the file",
+    "macro_f1": "macro F1",
+}
 PAGE_NAMES_ZH = {
     "max_total_kld": "相对原模型的 KLD 上限",
     "min_total_task_share": "任务得分保留率下限（相对原模型）",

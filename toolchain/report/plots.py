@@ -105,14 +105,14 @@ def scatter(
 ) -> str:
     """Points on two true scales from 0, one label each; `joined` draws the lines between them.
     Above `limit` the ground is marked: the cliff."""
-    right, top, height = 14, 22, 170
+    right, top, height = 26, 22, 170
     points = [point for row in rows for point in row.points]
     most_x = nice(max([x for x, _ in points] + [1e-12]))
     highest = max([y for _, y in points] + [1e-12])
     if limit is not None and limit < 3 * highest:
         highest = max(highest, 1.15 * limit)
     most_y = nice(highest)
-    left = 8 + _CHARACTER * max(len(f"{most_y * i / 4:,.4g}") for i in range(5))
+    left = 8 + _CHARACTER * max(len(_tick(most_y * i / 4)) for i in range(5))
     width = WIDTH - left - right
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -122,8 +122,8 @@ def scatter(
     for i in range(5):
         (x, _), (_, y) = place(most_x * i / 4, 0), place(0, most_y * i / 4)
         parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{WIDTH - right}"/>')
-        parts.append(_text(left - 4, y + 4, f"{most_y * i / 4:,.4g}", css="v e"))
-        parts.append(_text(x, top + height + 14, f"{most_x * i / 4:,.4g}", css="v m"))
+        parts.append(_text(left - 4, y + 4, _tick(most_y * i / 4), css="v e"))
+        parts.append(_text(x, top + height + 14, _tick(most_x * i / 4), css="v m"))
     parts.append(_text(left + width / 2, top + height + 29, x_title, css="v m"))
     if limit is not None and limit <= most_y:
         _, y = place(0, limit)
@@ -165,6 +165,11 @@ def _figure(title: str, height: float, parts: Sequence[str]) -> str:
         f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {WIDTH} {height:.0f}" '
         f'role="img" aria-label="{name}">{"".join(parts)}</svg></figure>'
     )
+
+
+def _tick(value: float) -> str:
+    """A number at an axis."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _legend(labels: Sequence[tuple[str, int]], y: float) -> tuple[list[str], float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolchain.report.page_strings import PAGE_NAMES_ZH, PAGE_TEXTS
+from toolchain.report.page_strings import PAGE_NAMES_EN, PAGE_NAMES_ZH, PAGE_TEXTS
 
 LANGUAGES = ("en", "zh-CN")
 
@@ -242,8 +242,9 @@ def name_of(name: str, language: str) -> str:
 
 def spoken_name(name: str, language: str) -> str:
     """The same in words: `peak_rss_bytes` as a person reads it."""
-    found = name_of(name, language)
-    return found.replace("_", " ") if found == name else found
+    if language == LANGUAGES[0]:
+        return PAGE_NAMES_EN.get(name, name.replace("_", " "))
+    return name_of(name, language)
 
 
 def text(key: str, language: str, **values: object) -> str:
