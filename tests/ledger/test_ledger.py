@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from common.errors import UserError
 from toolchain.chain import State, run_chain
 from toolchain.job import BuildRequest, settle
 from toolchain.ledger.budget import broken
-from toolchain.ledger.entry import efficiency, fp32_ratio, read_entry
+from toolchain.ledger.entry import efficiency, fp32_ratio, read_entry, share_kept
 from toolchain.ledger.file import as_json, read_ledger, with_costs
 from toolchain.ledger.keep import Ledger
 
@@ -35,6 +36,15 @@ def test_ratios_and_changes() -> None:
     assert efficiency(original, original) == 1
     assert efficiency(pruned, original) == pytest.approx(0.96 / 0.98 * 1.25 * 1100 / 900)
     assert [read_entry(line) for line in data] == list(entries())
+
+
+def test_scores_are_compared_metric_by_metric() -> None:
+    original, pruned, _ = entries()
+    asked = {"data": {"f1": 0.5, "exact_match": 0.4}, "checkpoint": {"exact_match": 0.9}}
+    before = dataclasses.replace(original, tasks=asked)
+    after = dataclasses.replace(pruned, tasks={"data": {"exact_match": 0.3}})
+    assert share_kept(after, before) == pytest.approx(0.75)
+    assert share_kept(dataclasses.replace(pruned, tasks={}), before) is None
 
 
 def test_budgets_name_what_is_broken() -> None:
@@ -124,4 +134,4 @@ def test_budgets_that_nothing_would_be_held_against(folder: Path, more: str, fau
 def test_without_the_ledger_stages_are_not_measured(folder: Path) -> None:
     state, said = chain(folder, "ledger: false\n")
     assert state.ledger is not None and not any(line.startswith("probe") for line in said)
-    assert [entry.kld_mean for entry in state.ledger.entries] == [None, None, None]
+    assert [entry.kld_mean for entry in state.ledger.entries] == [0.0, None, None]

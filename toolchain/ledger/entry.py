@@ -49,11 +49,6 @@ class Entry:
     tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     kept: bool = True
 
-    def score(self) -> float | None:
-        """The first metric of the first task: the one that budgets are about."""
-        first = next(iter(self.tasks.values()), {})
-        return next(iter(first.values()), None)
-
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -77,9 +72,13 @@ def fp32_ratio(entry: Entry, original: Entry) -> float:
 
 
 def share_kept(entry: Entry, original: Entry) -> float | None:
-    """The task score over the original's."""
-    mine, theirs = entry.score(), original.score()
-    return mine / theirs if mine is not None and theirs else None
+    """The task score over the original's: of the first task and metric that both were asked."""
+    for task, scores in original.tasks.items():
+        for metric, theirs in scores.items():
+            mine = entry.tasks.get(task, {}).get(metric)
+            if mine is not None:
+                return mine / theirs if theirs else None
+    return None
 
 
 def speed_up(entry: Entry, original: Entry) -> float | None:

@@ -63,7 +63,7 @@ class Ledger:
 def begun(state: State, say: Say) -> State:
     """The state with the original's entry."""
     job = state.job
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"kld_mean": 0.0, "top1_agreement": 1.0}
     reference = None
     if job.recipe.ledger and job.backend != "onnx-encoder" and job.recipe.changes_model:
         reference = _probe(job, job.source, None, None, say)
@@ -177,14 +177,15 @@ def _with_export(job: Job, ledger: Ledger, plan: ModelPlan, exported: Exported, 
     comparison with the unquantized file is that with the original."""
     entry = _file_entry(job, plan, exported)
     quality, reference = exported.quality, exported.reference_quality
-    if job.source.path == job.base.path and job.adapter is None:
+    figures: dict[str, Any] = {}
+    if job.adapter is not None:  # a probe would see the base alone
+        pass
+    elif ledger.reference is not None:
+        figures = _figures(_probe(job, exported.model, ledger.reference, None, say))
+    elif job.source.path == job.base.path:
         tasks = ledger.original.tasks or _task(job, reference.measurements)
         ledger = ledger.with_last(**_of_unquantized(quality), tasks=tasks)
         figures = _figures(quality)
-    elif ledger.reference is not None and job.adapter is None:
-        figures = _figures(_probe(job, exported.model, ledger.reference, None, say))
-    else:
-        figures = {}
     tasks = _task(job, quality.measurements)
     return ledger.with_entry(dataclasses.replace(entry, **figures, tasks=tasks))
 
@@ -250,13 +251,10 @@ def _figures(found: Artifact) -> dict[str, Any]:
 
 
 def _of_unquantized(quality: Artifact) -> dict[str, Any]:
-    """The same of the unquantized file, which the quality stage compared with."""
-    found = _figures(quality)
-    for name in ("perplexity", "perplexity_stderr"):
-        if name in found:
-            found[name] = quality.measurements[f"reference_{name}"]
-    same = {"kld_mean": 0.0, "top1_agreement": 1.0}
-    return found | {name: value for name, value in same.items() if found[name] is not None}
+    """What the quality stage says of the unquantized file, which it compared with."""
+    measured, names = quality.measurements, ("perplexity", "perplexity_stderr")
+    found = {name: measured.get(f"reference_{name}") for name in names}
+    return {**found, "positions": measured.get("positions")}
 
 
 def _task(job: Job, measured: Any) -> dict[str, dict[str, float]]:
