@@ -45,6 +45,11 @@ def read_tensor_types(path: Path) -> list[TensorEntry]:
     ]
 
 
+def open_tensors(path: Path) -> dict[str, Any]:
+    """gguf's own records of the tensors by name; their `data` is read as it is used."""
+    return {str(tensor.name): tensor for tensor in _reader(path).tensors}
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """The file's key-value pairs as Python values, without the `GGUF.*` pseudo keys."""
     return {

@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 _MARK = "step seconds (median): "
 _WORDS = ("lamp", "fox", "kitchen", "weights", "bits", "dog", "turn", "on", "set", "percent")
-_BATCH = 4
+BATCH = 4
 
 # Prints how long a step after the first took, by the median.
-_CLOCK = f"""
+CLOCK = f"""
 import itertools
 import statistics
 import time
@@ -45,7 +45,7 @@ class Clock(TrainerCallback):
         steps = [end - start for start, end in itertools.pairwise(self.ends)]
         print("{_MARK}" + str(statistics.median(steps)), flush=True)
 """
-_OURS = _CLOCK + """
+OURS = CLOCK + """
 import sys
 from pathlib import Path
 from toolchain.train import trainer
@@ -57,7 +57,7 @@ def with_clock(self, job, network, points, callbacks):
 trainer.EdgeTrainer.__init__ = with_clock
 train(read_job(Path(sys.argv[1])))
 """
-_PLAIN = _CLOCK + """
+_PLAIN = CLOCK + """
 import sys
 import torch
 from datasets import Dataset
@@ -115,16 +115,16 @@ def main() -> None:
 def measure(folder: Path, hidden: int, tokens: int, steps: int, rounds: int) -> Result:
     """Both sides in turn, the order changing from round to round; medians."""
     base = make_base(folder / "base", hidden, tokens)
-    data = make_data(folder / "data", rows=_BATCH * (steps + 1), tokens=tokens)
+    data = make_data(folder / "data", rows=BATCH * (steps + 1), tokens=tokens)
     rates: dict[str, list[float]] = {"ours": [], "plain": []}
-    tokens_per_step = _BATCH * tokens
+    tokens_per_step = BATCH * tokens
     for index in range(rounds):
         job_file, train_file = make_job(base, data, folder / f"out-{index}", tokens, steps)
-        plain = [str(base), str(train_file), str(folder / "plain"), str(steps), str(_BATCH)]
-        commands = {"ours": (_OURS, [str(job_file)]), "plain": (_PLAIN, plain)}
+        plain = [str(base), str(train_file), str(folder / "plain"), str(steps), str(BATCH)]
+        commands = {"ours": (OURS, [str(job_file)]), "plain": (_PLAIN, plain)}
         for side in sorted(commands, reverse=bool(index % 2)):
             code, words = commands[side]
-            rates[side].append(tokens_per_step / _step_seconds(code, words))
+            rates[side].append(tokens_per_step / step_seconds(code, words))
     median = {side: statistics.median(values) for side, values in rates.items()}
     return Result(
         tokens_per_step=tokens_per_step,
@@ -187,14 +187,15 @@ def make_job(base: Path, data: Path, out: Path, tokens: int, steps: int) -> tupl
     from toolchain.train.settings import Finetune
 
     settings = Finetune(
-        max_tokens=tokens, batch_size=_BATCH, max_steps=steps, saves_per_epoch=1, epochs=1
+        max_tokens=tokens, batch_size=BATCH, max_steps=steps, saves_per_epoch=1, epochs=1
     )
     config = finetune.Config(data=finetune.data_input(data), settings=settings)
     job, _ = finetune.settle(open_checkpoint(base, None)[0], config, out, lambda _line: None)
     return job.folder / JOB_FILE, job.folder / TRAIN_FILE
 
 
-def _step_seconds(code: str, words: list[str]) -> float:
+def step_seconds(code: str, words: list[str]) -> float:
+    """The median step of a script that runs in a process of its own."""
     from toolchain.train.launch import wait_policy
 
     environment = {

@@ -182,19 +182,101 @@ def _distill(state: State, say: Say) -> State:
 
     job = state.job
     assert state.data is not None  # a recipe that trains names its data
+    settings, export = job.recipe.distill, job.recipe.export
     # A student that is named learns from the chain's model; else the model learns from what it was.
-    student = job.student or job.source
-    teacher = job.teacher or (job.base if job.student is None else job.source)
+    named = settings.student is not None
+    teacher = job.teacher or (job.source if named else job.base)
+    data = Input.of_artifact(state.data)
+    state, student = _student(state, teacher, say)
+    state, cache = _cache(state, teacher, student, data, say)
+    blocks = {"tensor_types": export.tensor_types, "pure": export.pure} if settings.exact else {}
     config = distill.Config(
-        data=Input.of_artifact(state.data),
-        settings=job.recipe.distill,
+        data=data,
+        settings=settings,
         teacher=Input.of_artifact(teacher),
+        cache=cache,
+        **blocks,
         trust_remote_code=job.trust_remote_code,
     )
     made = run_stage(distill, student, config, job.workspace, say)
+    if settings.exact:
+        return _better(state, made, say)
     if made.format == student.format:
         return state.after(made, job=_on(job, made))
     return state.after(made, job=_on(job, student), adapter=made)
+
+
+def _better(state: State, made: Artifact, say: Say) -> State:
+    """Go on with the trained blocks, or with the model as it was where plain quantization loses
+    less on any text."""
+    from toolchain.evaluate import exact_quality
+    from toolchain.export.gguf.export import importance_matrix
+
+    job, wanted = state.job, state.job.recipe.evaluate
+    config = exact_quality.Config(
+        base=Input.of_artifact(job.source),
+        imatrix=Input.of_artifact(importance_matrix(job, job.source, say)),
+        texts=_near_and_far(job),
+        max_tokens=wanted.max_tokens,
+        context_tokens=wanted.context_tokens,
+        trust_remote_code=job.trust_remote_code,
+    )
+    measured = run_stage(exact_quality, made, config, job.workspace, say)
+    for line in exact_quality.told(measured):
+        say(line)
+    if measured.measurements["kept"] == exact_quality.EXACT:
+        job = dataclasses.replace(_on(job, made), unquantized=job.source)
+    return state.after(made).after(measured, job=job)
+
+
+def _near_and_far(job: Job) -> tuple[object, ...]:
+    """The held-out text of the training's kinds, and the project's own where that is another."""
+    from toolchain.data.text import default_text
+    from toolchain.evaluate.exact_quality import FAR, NEAR, Text
+
+    sources = {NEAR: job.texts.evaluation, FAR: default_text("evaluation")}
+    if sources[FAR].digest == sources[NEAR].digest:
+        del sources[FAR]
+    return tuple(
+        Text.model_validate({"name": source.name, "kind": kind, "file": text_input(job, source)})
+        for kind, source in sources.items()
+    )
+
+
+def _student(state: State, teacher: Artifact, say: Say) -> tuple[State, Artifact]:
+    """Who learns: the checkpoint that is named, one cut out of the teacher, or the chain's."""
+    from toolchain.compress.distill.student import stage as student
+
+    job, sizes = state.job, state.job.recipe.distill.fresh
+    if sizes is None:
+        return state, job.student or job.source
+    config = student.Config(
+        text=text_input(job, job.texts.calibration),
+        settings=sizes,
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(student, teacher, config, job.workspace, say)
+    return state.after(made), made
+
+
+def _cache(
+    state: State, teacher: Artifact, student: Artifact, data: Input, say: Say
+) -> tuple[State, Input | None]:
+    """What the teacher has said, where the recipe names that or has it written."""
+    from toolchain.compress.distill.cache import stage as cache
+    from toolchain.compress.distill.cache.settings import TeacherCache
+
+    job, wanted = state.job, state.job.recipe.distill
+    if not wanted.cache:
+        return state, job.teacher_cache
+    config = cache.Config(
+        data=data,
+        student=Input.of_artifact(student),
+        settings=TeacherCache.of_distillation(wanted),
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(cache, teacher, config, job.workspace, say)
+    return state.after(made), Input.of_artifact(made)
 
 
 def _merge(state: State, say: Say) -> State:

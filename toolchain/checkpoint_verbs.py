@@ -37,14 +37,14 @@ def add_text(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """`--data`, what is trained on."""
     parser.add_argument(
         "--data",
         type=Path,
         nargs="+",
         action="extend",
-        required=True,
+        required=required,
         metavar="PATH",
         help="a folder of `edgeforge data prepare`, or data files as it takes them",
     )

@@ -36,6 +36,7 @@ VERBS = {
     "sparsify": "toolchain.commands.sparsify",
     "finetune": "toolchain.commands.finetune",
     "distill": "toolchain.commands.distill",
+    "teacher-cache": "toolchain.commands.teacher_cache",
     "merge": "toolchain.commands.merge",
     "targets": "toolchain.commands.targets",
     "doctor": "toolchain.commands.doctor",

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from common.errors import UserError
 from runtimes.vendored import llama_cpp_folder
-from toolchain.checkpoint.config_facts import is_buffer, output_head
+from toolchain.checkpoint.config_facts import is_buffer, layer_count, output_head
 from toolchain.checkpoint.info import CheckpointInfo
 
 Shape = tuple[int, ...]
@@ -75,6 +75,23 @@ def gguf_tensors(
         found[mapped] = shape[::-1] if transposed else shape
     stacked = [(n, (experts[n], *s) if n in experts else s) for n, s in found.items()]
     return [*stacked, *_rope_factors(info)], unknown
+
+
+def weight_names(info: CheckpointInfo) -> Callable[[str], str | None]:
+    """A function from a weight's name in torch to its name in the GGUF, or nothing."""
+    import gguf
+
+    architecture = gguf_architecture(info.architecture or "")
+    members = {name: member for member, name in gguf.MODEL_ARCH_NAMES.items()}
+    layers = layer_count(info.text_config) or 0
+    table = gguf.get_tensor_name_map(members.get(architecture, gguf.MODEL_ARCH.LLAMA), layers)
+
+    def name(weight: str) -> str | None:
+        plain = weight.replace(_OUTER_PREFIX, "")
+        found = table.get_name(plain, try_suffixes=(".weight", ".bias"))
+        return None if found is None else str(found)
+
+    return name
 
 
 def _language_model_tensors(info: CheckpointInfo) -> Iterator[tuple[str, Shape]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import require_free_bytes
@@ -66,7 +66,9 @@ class Job:
     that is exported: the same until the recipe's chain has changed it. `data` are the recipe's data
     files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
     one that stays separate from `source` in the bundle. `teacher` and `student` are the checkpoints
-    that the recipe names for distillation.
+    that the recipe names for distillation, `teacher_cache` the cache. `unquantized` is the
+    checkpoint that `source`, trained in the blocks of its file, stands for: what the export loses
+    is measured against it.
     """
 
     name: str
@@ -84,6 +86,8 @@ class Job:
     adapter: Artifact | None = None
     teacher: Artifact | None = None
     student: Artifact | None = None
+    unquantized: Artifact | None = None
+    teacher_cache: Input | None = None
 
     @property
     def bundle(self) -> Path:
@@ -117,6 +121,7 @@ def settle(request: BuildRequest) -> Job:
             f"only GGUF keeps an adapter separate from its base, not {backend}",
             "take `separate: true` out of the recipe's merge",
         )
+    quantization = _trained_type(recipe, backend, quantization)
     texts = settle_texts(folder, recipe, backend)
     return Job(
         name=name,
@@ -135,37 +140,59 @@ def settle(request: BuildRequest) -> Job:
     )
 
 
-def _distillation(
-    recipe: Recipe, workspace: Workspace, trust: dict[str, bool]
-) -> dict[str, Artifact | None]:
-    """The checkpoints that the recipe's distillation names."""
+def _trained_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
+    """The type to export: that of the blocks which the recipe trains, if it trains any. Raises
+    `UserError` when another was asked for."""
+    if not recipe.trains_blocks:
+        return quantization
+    from runtimes.quantizer import canonical_quantization
+
+    trained = canonical_quantization(recipe.distill.exact or "")
+    if backend == "gguf" and quantization in (AUTO, trained):
+        return trained
+    raise UserError(
+        f"distill.exact trains the blocks of {trained}, but the export makes {quantization}"
+        + ("" if backend == "gguf" else f" ({backend})"),
+        f"set export.quantization (or quantization=) to {trained}, or distill.exact to the type "
+        "that is exported",
+    )
+
+
+def _distillation(recipe: Recipe, workspace: Workspace, trust: dict[str, bool]) -> dict[str, Any]:
+    """The checkpoints and the cache that the recipe's distillation names."""
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
+    from toolchain.compress.distill.cache.facts import cache_input
 
     if "distill" not in recipe.stages:
         return {}
-    named = {"teacher": recipe.distill.teacher, "student": recipe.distill.student}
-    return {
+    named = {"teacher": recipe.distill.teacher, "student": recipe.distill.named_student}
+    found: dict[str, Any] = {
         role: checkpoint_for_build(locate(model, **trust), workspace, **trust)[0]
         for role, model in named.items()
         if model is not None
     }
+    cache = recipe.distill.teacher_cache
+    return found if cache is None else {**found, "teacher_cache": cache_input(cache)}
 
 
-def _data(
-    recipe: Recipe, folder: Path, texts: Texts, workspace: Workspace
-) -> tuple[Input, ...]:
-    """The recipe's training data, or the model's own where the recipe says so."""
+def _data(recipe: Recipe, folder: Path, texts: Texts, workspace: Workspace) -> tuple[Input, ...]:
+    """The recipe's training data, or the model's own where the recipe says so. Blocks that are
+    trained on the model's own rows see the project's text too, or they would lose other kinds."""
     from toolchain.data.prepare.stage import data_input
-    from toolchain.data.text import COMPANION_FOLDER, as_rows
+    from toolchain.data.text import COMPANION_FOLDER, as_rows, default_text
 
     files = recipe.data.files
     if not files and recipe.data.own and recipe.trains:
         own = folder / COMPANION_FOLDER / "train.jsonl"
-        if not own.is_file():
-            own = workspace.stages / f"rows-{texts.calibration.digest[:16]}.jsonl"
-            as_rows(texts.calibration, own)
-        files = (own,)
+        sources = [] if own.is_file() else [texts.calibration]
+        if recipe.trains_blocks and texts.calibration.origin != "default":
+            sources.append(default_text("calibration"))
+        files = (own,) if own.is_file() else ()
+        for source in sources:
+            rows = workspace.stages / f"rows-{source.digest[:16]}.jsonl"
+            as_rows(source, rows)
+            files = (*files, rows)
     return tuple(data_input(path) for path in files)
 
 
@@ -223,6 +250,8 @@ def require_room(job: Job, found: ModelPlan) -> None:
     # ONNX is float32, and its exporter writes it twice for a moment.
     value_bytes = (4 if kind == "f32" else 2) if job.backend == "gguf" else 8
     unquantized = job.info.parameters * value_bytes
+    if job.recipe.trains_blocks:  # those of their values, in float32, as well
+        unquantized += job.info.parameters * 4
     candidates = [c.size.weights_bytes for c in found.plan.candidates if c.fits]
     logits = min(job.recipe.evaluate.max_tokens * (job.info.vocab_size or 0) * 4, _MAX_LOGITS_BYTES)
     # Unquantized file, every candidate once, the bundle's copy, two sets of logits.

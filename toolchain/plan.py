@@ -134,6 +134,22 @@ def type_sizes(
 
     Raises `UserError` for an unknown type or an architecture without a GGUF form.
     """
+    predicted, unnamed = predicted_tensors(
+        info, quantizations, with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure
+    )
+    return [_type_size(name, own, _experts(info), unnamed) for name, own in predicted.items()]
+
+
+def predicted_tensors(
+    info: CheckpointInfo,
+    quantizations: Sequence[str],
+    *,
+    with_imatrix: bool = True,
+    tensor_types: Mapping[str, str] | None = None,
+    pure: bool = False,
+) -> tuple[dict[str, list[PredictedTensor]], int]:
+    """Each quantization's tensors as llama.cpp would make them, by exact name in the order given;
+    and how many weights gguf's table has no name for. Raises as `type_sizes`."""
     from runtimes.predict import predict_many
     from runtimes.quantizer import canonical_quantization
     from toolchain.gguf_names import gguf_architecture, gguf_tensors
@@ -150,7 +166,7 @@ def type_sizes(
         tensor_types=tensor_types,
         pure=pure,
     )
-    return [_type_size(name, predicted[name], _experts(info), len(unnamed)) for name in names]
+    return {name: predicted[name] for name in names}, len(unnamed)
 
 
 def model_shape(info: CheckpointInfo) -> ModelShape:

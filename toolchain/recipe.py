@@ -157,6 +157,11 @@ class Recipe(Strict):
         return any(name in TRAINING for name in self.stages)
 
     @property
+    def trains_blocks(self) -> bool:
+        """Whether a stage of it trains the very blocks of the file."""
+        return self.distill.exact is not None and "distill" in self.stages
+
+    @property
     def training(self) -> Finetune:
         """The settings by which the data are prepared: those of the first stage that trains."""
         first = next((name for name in self.stages if name in TRAINING), "finetune")
@@ -178,6 +183,8 @@ class Recipe(Strict):
     def _fits_together(self) -> Recipe:
         methods = {"finetune": self.finetune.method, "distill": self.distill.method}
         faults = _chain_faults(self.stages, methods, self.merge.adapter is not None)
+        if self.trains_blocks:
+            faults += _exact_faults(self.stages, self.rounds.most)
         if self.rounds.most > 1:
             faults += _round_faults(self.chain, self.distill.student is not None)
         if self.merge.separate and "merge" in self.stages:
@@ -219,6 +226,14 @@ def _chain_faults(
         elif name in (*_CUTS, "export") and adapter and not given_adapter:
             faults.append(f"'{name}' takes a whole model: put merge after {trained}")
     return faults
+
+
+def _exact_faults(stages: Sequence[str], rounds: int) -> list[str]:
+    """Blocks that were trained ship: nothing changes the weights after that."""
+    last = len(stages) - 1 - stages[::-1].index("distill")
+    after = [name for name in stages[last + 1 :] if name not in ("evaluate", *_BUNDLE_ORDER)]
+    after += ["another round"] if rounds > 1 else []
+    return [f"{name} after 'distill' would change the blocks that exact trained" for name in after]
 
 
 def _round_faults(chain: Sequence[str], given_student: bool) -> list[str]:
@@ -314,6 +329,7 @@ _MODELS = (("distill", "teacher"), ("distill", "student"))
 _PATHS = (
     *(("data", "files"), ("finetune", "accelerate_config"), ("merge", "adapter")),
     ("distill", "accelerate_config"),
+    ("distill", "teacher_cache"),
     *(("export", "calibration"), ("evaluate", "text"), ("evaluate", "task")),
     ("vocabulary", "text"),
 )
@@ -331,7 +347,7 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
         changes.setdefault(section, {})[key] = found if isinstance(value, tuple) else found[0]
     for section, key in _MODELS:
         model = getattr(getattr(recipe, section), key)
-        if model and (base / Path(model).expanduser()).is_dir():
+        if isinstance(model, str) and (base / Path(model).expanduser()).is_dir():
             changes.setdefault(section, {})[key] = str(base / Path(model).expanduser())
     update = {name: getattr(recipe, name).model_copy(update=new) for name, new in changes.items()}
     return recipe.model_copy(update=update)

@@ -30,7 +30,7 @@ _TOOLS = (
 _FILES_OF_RECIPE = (("export", "calibration"), ("evaluate", "text"), ("evaluate", "task"))
 _PLACES_OF_RECIPE = (
     *(("data", "files"), ("merge", "adapter")),
-    *(("distill", "teacher"), ("distill", "student")),
+    *(("distill", "teacher"), ("distill", "student"), ("distill", "teacher_cache")),
 )
 
 
@@ -49,6 +49,8 @@ def build_key(job: Job) -> str:
             "adapter": _adapter_digest(job),
             "teacher": job.teacher.digest if job.teacher else None,
             "student": job.student.digest if job.student else None,
+            "sizes": fresh.model_dump(mode="json") if (fresh := job.recipe.distill.fresh) else None,
+            "teacher_cache": job.teacher_cache.digest if job.teacher_cache else None,
             "calibration": job.texts.calibration.digest,
             "evaluation": job.texts.evaluation.digest,
             "task": job.texts.task.digest if job.texts.task else None,

@@ -104,6 +104,28 @@ def test_a_cut_vocabulary_says_what_other_text_costs(language: str) -> None:
     assert text("vocabulary_cut", language) not in write_report(manifest(), language)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kept", ["exact", "plain"])
+def test_trained_blocks_say_what_they_gained_on_which_text(kept: str, language: str) -> None:
+    row = {
+        "name": "held|out",
+        "kind": "near",
+        "tokens": 4096,
+        "plain_kld": 0.005,
+        "exact_kld": 0.001,
+        "kld_ratio": 0.2,
+        "plain_top1_agreement": 0.96,
+        "exact_top1_agreement": 0.98,
+    }
+    facts = {"quantization": "Q4_0", "kept": kept, "texts": [row, {**row, "kind": "far"}]}
+    report = write_report(manifest(exact=facts), language)
+    for fact in ("held\\|out", "4096", "0.005", "0.001", "0.2", "96.00 % → 98.00 %"):
+        assert fact in report, fact
+    assert text(f"exact_kept_{kept}", language, type="Q4_0") in report
+    assert text("exact_far", language) in report
+    assert text("exact", language) not in write_report(manifest(), language)
+
+
 def test_a_failed_gate_is_in_the_first_lines() -> None:
     gate = {"name": "mean KLD", "figure": 0.2, "limit": 0.05, "passed": False, "detail": ""}
     report = write_report(manifest(gates=[gate]))

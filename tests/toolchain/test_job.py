@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,35 @@ def test_calibrating_on_the_evaluation_text_is_refused(checkpoint: Path, tmp_pat
     recipe = f"export: {{calibration: {text}}}\nevaluate: {{text: {text}}}\n"
     with pytest.raises(UserError, match="share 2 documents"):
         settled(checkpoint, tmp_path, recipe)
+
+
+def test_blocks_that_are_trained_are_exported(checkpoint: Path, tmp_path: Path) -> None:
+    recipe = "stages: [distill, export]\ndata: {own: true}\ndistill: {exact: q4_k}\n"
+    assert settled(checkpoint, tmp_path, recipe).quantization == "Q4_K_M"
+    with pytest.raises(UserError, match="trains the blocks of Q4_K_M, but the export makes Q8_0"):
+        settled(checkpoint, tmp_path, f"{recipe}export: {{quantization: Q8_0}}\n")
+    with pytest.raises(UserError, match=r"the export makes int8-mixed \(onnx\)"):
+        settled(checkpoint, tmp_path, f"{recipe}export: {{quantization: int8-mixed}}\n")
+    with pytest.raises(UserError, match="prune after 'distill' would change the blocks"):
+        settled(checkpoint, tmp_path, recipe.replace("distill, export", "distill, prune, export"))
+
+
+def test_blocks_are_trained_on_general_text_beside_the_model_s_own(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    recipe = "stages: [distill, export]\ndata: {own: true}\ndistill: {exact: Q4_0}\n"
+    assert len(settled(checkpoint, tmp_path, recipe).data) == 1  # which is the project's text
+    model = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    (model / "edgeforge").mkdir()
+    row = json.dumps({"text": "the model's own words"})
+    for name in ("train", "calibration"):
+        (model / "edgeforge" / f"{name}.jsonl").write_text(f"{row} \n")
+    own, general = settled(model, tmp_path, recipe).data
+    assert (
+        own.path.name == "train.jsonl" and "the model's own words" not in general.path.read_text()
+    )
+    plain = recipe.replace("distill: {exact: Q4_0}", f"distill: {{teacher: {checkpoint}}}")
+    assert len(settled(model, tmp_path, plain).data) == 1
 
 
 def test_a_type_that_does_not_exist_suggests(checkpoint: Path, tmp_path: Path) -> None:

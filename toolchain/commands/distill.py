@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from toolchain.compress.distill.settings import Distill
     from toolchain.compress.distill.stage import Config
     from toolchain.pipeline import Workspace
+    from toolchain.stage import Input
 
 ENDING = "distilled"
 HELP = "train a small or compressed model towards a larger one's answers"
@@ -23,6 +24,9 @@ EXAMPLES = (
     "edgeforge distill --model PRUNED --teacher PATH_OR_HUB_ID --data texts.jsonl",
     "edgeforge distill --model TEACHER --student PATH --data chats.jsonl --preset classic-t2",
     "edgeforge distill --model PATH --teacher PATH --data data/ --loss reverse_kl --on-policy 0.5",
+    "edgeforge distill --model PATH --data texts.jsonl --exact Q4_0 --packing",
+    "edgeforge distill --model TEACHER --student ratio=0.25 --data texts.jsonl --cache",
+    "edgeforge distill --model STUDENT --teacher-cache cache/ --data data/",
     "edgeforge distill --model MINILM --teacher BERT --data reviews.csv --epochs 3",
 )
 
@@ -50,9 +54,11 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args, Distill)
     with opened(args, ENDING) as (_, model, workspace):
         student, teacher = _pair(args, model, settings, workspace)
+        data = prepared_data(args, student, workspace)
         config = stage.Config(
-            data=prepared_data(args, student, workspace),
-            teacher=Input.of_artifact(teacher),
+            data=data,
+            teacher=Input.of_artifact(teacher) if teacher else None,
+            cache=_cache(args, student, teacher, data, settings, workspace),
             settings=settings,
             trust_remote_code=args.trust_remote_code,
         )
@@ -65,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _pair(
     args: argparse.Namespace, model: Artifact, settings: Distill, workspace: Workspace
-) -> tuple[Artifact, Artifact]:
-    """Student and teacher: the model is the one that has no option of its own."""
+) -> tuple[Artifact, Artifact | None]:
+    """Student and teacher: the model is the one that has no option of its own; with `exact` it
+    learns from itself. A cache may stand for a teacher that is not named."""
     from common.errors import UserError
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
@@ -74,14 +81,65 @@ def _pair(
     trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
     teacher, student = (
         checkpoint_for_build(locate(name, **trust), workspace, **trust)[0] if name else None
-        for name in (settings.teacher, settings.student)
+        for name in (settings.teacher, settings.named_student)
     )
-    if teacher is None and student is None:
+    if settings.fresh is not None:
+        teacher = teacher or model
+        return _fresh(args, teacher, settings, workspace), teacher
+    if teacher is None and student is None and not settings.exact:
+        if settings.teacher_cache is not None:
+            return model, None
         raise UserError(
             "nobody teaches: neither a teacher nor a student is named",
             "give --teacher PATH (the model learns from it) or --student PATH (the model teaches)",
         )
     return student or model, teacher or model
+
+
+def _fresh(
+    args: argparse.Namespace, teacher: Artifact, settings: Distill, workspace: Workspace
+) -> Artifact:
+    """A student cut out of the teacher."""
+    from toolchain.chain import text_file
+    from toolchain.compress.distill.student import stage
+    from toolchain.data.text import calibration_text
+    from toolchain.pipeline import run_stage, say_on_stderr
+
+    assert settings.fresh is not None
+    config = stage.Config(
+        text=text_file(calibration_text(teacher.path, None), workspace),
+        settings=settings.fresh,
+        trust_remote_code=args.trust_remote_code,
+    )
+    return run_stage(stage, teacher, config, workspace, say_on_stderr)
+
+
+def _cache(
+    args: argparse.Namespace,
+    student: Artifact,
+    teacher: Artifact | None,
+    data: Input,
+    settings: Distill,
+    workspace: Workspace,
+) -> Input | None:
+    """The cache that is named, or one written now."""
+    from toolchain.compress.distill.cache import stage
+    from toolchain.compress.distill.cache.facts import cache_input
+    from toolchain.compress.distill.cache.settings import TeacherCache
+    from toolchain.pipeline import run_stage, say_on_stderr
+    from toolchain.stage import Input
+
+    if settings.teacher_cache is not None:
+        return cache_input(settings.teacher_cache)
+    if not settings.cache or teacher is None or args.dry_run:
+        return None
+    config = stage.Config(
+        data=data,
+        student=Input.of_artifact(student),
+        settings=TeacherCache.of_distillation(settings),
+        trust_remote_code=args.trust_remote_code,
+    )
+    return Input.of_artifact(run_stage(stage, teacher, config, workspace, say_on_stderr))
 
 
 def _print_outline(args: argparse.Namespace, student: Artifact, config: Config) -> int:

@@ -54,6 +54,13 @@ def evaluation_text(checkpoint: Path, override: Path | None = None) -> TextSourc
     return _text("evaluation", checkpoint, override)
 
 
+def default_text(kind: str) -> TextSource:
+    """The `evaluation` or `calibration` text that comes with the project, whatever a checkpoint has
+    of its own."""
+    documents = tuple(read_documents(DEFAULT_TEXTS / f"{kind}.txt"))
+    return TextSource(f"default {kind} text", documents, sha256_json(list(documents)), "default")
+
+
 def require_held_out(calibration: TextSource, evaluation: TextSource) -> None:
     """Raise a `UserError` when a document is in both, white space at its ends aside."""
     seen = {document.strip() for document in calibration.documents}

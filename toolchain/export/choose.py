@@ -103,6 +103,19 @@ def _over_budget(candidate: Candidate, budget: Mapping[str, float]) -> str:
     return ""
 
 
+def plainly(quantized: Artifact, quality: Artifact) -> Tried:
+    """The record of the file that trained blocks took the place of."""
+    figures = quantized.measurements
+    return Tried(
+        quantization=f"{figures['quantization']} untrained",
+        verdict=PASSED_OVER,
+        reason="plain quantization, to compare with: the blocks of the file were trained",
+        size_bytes=int(figures["size_bytes"]),
+        bits_per_weight=float(figures["bits_per_weight"]),
+        mean_kld=float(quality.measurements["kld_mean"]),
+    )
+
+
 def task_score(quality: Artifact) -> float | None:
     """The exact-match score in a quality artifact, if the model has a task."""
     task: Mapping[str, Any] | None = quality.measurements["task"]

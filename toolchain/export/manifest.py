@@ -71,6 +71,7 @@ def make_manifest(
         "pruning": _pruning(steps),
         "vocabulary": _vocabulary(steps),
         "sparsity": _sparsity(steps, config.checkpoint.path),
+        "exact": _exact(steps),
         "training": _training(steps),
         "evaluations": _evaluations(steps),
         "samples": _samples(steps, config.reference_quality, config.quality),
@@ -143,6 +144,12 @@ def _sparsity(steps: Sequence[Artifact], checkpoint: Path) -> dict[str, Any] | N
         **{name: facts[name] for name in names},
         "zero_share_at_the_end": round(left / total, 6) if total else None,
     }
+
+
+def _exact(steps: Sequence[Artifact]) -> dict[str, Any] | None:
+    """What training in the blocks of the file gained; the last time it was done counts."""
+    made = [step for step in steps if step.stage == "exact-quality"]
+    return reproducible(made[-1].measurements) if made else None
 
 
 def _bits(source: Artifact, model_file: str, config: Config) -> float:

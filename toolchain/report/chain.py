@@ -10,8 +10,8 @@ from toolchain.report.strings import name_of, text
 
 _ANSWER_CHARACTERS = 300
 _SETTINGS = (
-    *("loss", "temperature", "method", "rank", "alpha", "dora", "quantization", "learning_rate"),
-    *("epochs", "seed"),
+    *("exact", "loss", "temperature", "method", "rank", "alpha", "dora", "quantization"),
+    *("learning_rate", "epochs", "seed"),
 )
 # Figures of a training, in the report's order; what a run does not have is left out.
 _FIGURES = (
@@ -78,7 +78,7 @@ def training(manifest: Mapping[str, Any], language: str) -> str:
 def _taught(run: Mapping[str, Any], language: str) -> str:
     """Who learned from whom, where one was taught."""
     student, teacher = run.get("student_parameters"), run.get("teacher_parameters")
-    if not student or not teacher:
+    if not student or not teacher or student == teacher:  # of itself, it gets no faster
         return ""
     factor = f"{teacher / student:.2f}"
     sizes = {"student": figure(student), "teacher": figure(teacher), "factor": factor}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolchain.report import chain
+from toolchain.report.exact import exact
 from toolchain.report.ledger import ledger_blocks
 from toolchain.report.markdown import MISSING, escape, figure, size, table
 from toolchain.report.pruning import pruning
@@ -63,6 +64,7 @@ def _chain(manifest: Mapping[str, Any], language: str) -> str:
         "pruning": pruning(manifest, language),
         "vocabulary_cut": vocabulary(manifest, language),
         "sparsity": sparsity(manifest, language),
+        "exact": exact(manifest, language),
         "training": chain.training(manifest, language),
     }
     return "\n\n".join(_section(key, language, body) for key, body in bodies.items() if body)

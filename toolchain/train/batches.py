@@ -16,10 +16,13 @@ BLANK = -1  # the index of a row that fills the last batch up; nothing is learne
 
 
 class Rows:
-    """An encoded split, memory-mapped. Index `BLANK` is a row of one token without a label."""
+    """An encoded split, memory-mapped, its rows numbered from `first`. Index `BLANK` is a row of
+    one token without a label."""
 
-    def __init__(self, path: Path, kind: Kind, pad_token_id: int) -> None:
+    def __init__(self, path: Path, kind: Kind, pad_token_id: int, first: int = 0) -> None:
         from datasets import Dataset
+
+        self._first = first
 
         self._data = Dataset.from_file(str(path))
         blank = {"input_ids": [pad_token_id]}
@@ -34,7 +37,7 @@ class Rows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row: dict[str, Any] = self._blank if index == BLANK else self._data[index]
-        return {**row, "row": index}
+        return {**row, "row": index if index == BLANK else self._first + index}
 
 
 class EpochOrder:

@@ -75,10 +75,14 @@ class Config(StageConfig):
         return self.settings
 
 
+Ready = Callable[[TrainJob], None]
+
+
 @dataclass(frozen=True)
 class Purpose:
     """What a stage trains for. `parents` are its inputs beside checkpoint and data; `teacher_bytes`
-    is what a process holds of a teacher; `figures` go to the result's measurements."""
+    is what a process holds of a teacher; `figures` go to the result's measurements. `ready` is
+    called with the job once its encoded rows lie in its folder: it may refuse or add to them."""
 
     name: str = NAME
     version: int = VERSION
@@ -87,6 +91,7 @@ class Purpose:
     distillation: Distillation | None = None
     teacher_bytes: int = 0
     figures: Mapping[str, Any] = field(default_factory=dict)
+    ready: Ready | None = None
 
 
 def data_input(folder: Path) -> Input:
@@ -210,6 +215,8 @@ def settle(
         trust_remote_code=trust,
     )
     _require_disk(source, plan, job, folder)
+    if purpose.ready is not None:
+        purpose.ready(job)
     say(f"TensorBoard: tensorboard --logdir {job.logs}")
     job.write()
     return job, plan
@@ -258,7 +265,10 @@ def _write(
     settings = config.training
     if settings.method == "full":
         trust = config.trust_remote_code
-        result.write_checkpoint(checkpoint, source, job.kind, out_dir, trust_remote_code=trust)
+        exact = job.distillation.exact if job.distillation else None
+        result.write_checkpoint(
+            checkpoint, source, job.kind, out_dir, exact=exact, trust_remote_code=trust
+        )
         keep_zeros(source.path, out_dir)
         return
     record = record_base(out_dir, source, "nf4" if settings.quantization == "nf4" else None)

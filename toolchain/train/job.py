@@ -10,6 +10,7 @@ from pydantic import Field
 from common.files import read_json, write_json
 from common.strict import Strict, parse
 from toolchain.compress.distill.settings import Distill
+from toolchain.compress.exact.settings import ExactPlan
 from toolchain.train.settings import Finetune
 
 JOB_FILE = "job.json"
@@ -20,10 +21,13 @@ Kind = Literal["causal", "classification"]
 
 
 class Distillation(Strict):
-    """What a run needs beside its rows when its loss comes from a teacher."""
+    """What a run needs beside its rows when its loss comes from a teacher: the checkpoint, or the
+    folder of its `cache`. With `exact` it computes with the weights of the file."""
 
     settings: Distill
-    teacher: Path
+    teacher: Path | None
+    cache: Path | None = None
+    exact: ExactPlan | None = None
 
 
 class TrainJob(Strict):

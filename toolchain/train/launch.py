@@ -16,6 +16,7 @@ from toolchain.child import environment
 from toolchain.train.job import TrainJob
 from toolchain.train.worker import ERROR_MARK, PARENT
 
+LAUNCH_FILE = "accelerate.yaml"  # of a run on this machine, beside its job
 _WORKER = "toolchain.train.worker"
 _END_SEC = 20.0
 # Settings for one machine, whatever `accelerate config` has left in the user's home.
@@ -32,12 +33,19 @@ use_cpu: false
 
 def run_workers(job_file: Path, job: TrainJob, accelerate_config: Path | None) -> None:
     """Run the job to its end. Raises `UserError` with the worker's own reason where it has one."""
-    processes, threads = job.settings.processes, job.threads
-    command = [sys.executable, "-m", _WORKER, str(job_file)]
+    run_module(_WORKER, job_file, job.settings.processes, job.threads, accelerate_config)
+
+
+def run_module(
+    module: str, job_file: Path, processes: int, threads: int, accelerate_config: Path | None
+) -> None:
+    """Run a worker's module on a job's file, several through Accelerate. Raises `UserError` with
+    the worker's own reason where it has one."""
+    command = [sys.executable, "-m", module, str(job_file)]
     if processes > 1 or accelerate_config is not None:
         settings = accelerate_config or _own_settings(job_file.parent, processes)
         launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-        command = [*launcher, "--config_file", str(settings), "-m", _WORKER, str(job_file)]
+        command = [*launcher, "--config_file", str(settings), "-m", module, str(job_file)]
     worker = subprocess.Popen(
         command, env=_environment(threads), stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )
@@ -81,7 +89,7 @@ def wait_policy(threads: int) -> dict[str, str]:
 
 
 def _own_settings(folder: Path, processes: int) -> Path:
-    path = folder / "accelerate.yaml"
+    path = folder / LAUNCH_FILE
     write_text(path, _ACCELERATE.format(processes=processes))
     return path
 

@@ -97,7 +97,7 @@ def outline(
     )
     _require_packable(network, settings)
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
-    limit = _max_tokens(source, tokenizer, settings)
+    limit = max_tokens_of(source.path, tokenizer, settings)
     found = encode_data(data, folder, tokenizer, settings, limit)
     points = plan_points(found.train.rows, settings, validates=found.validation.rows > 0)
     memory = estimate_memory(
@@ -114,14 +114,14 @@ def outline(
         trainable=sum(p.numel() for p in network.parameters() if p.requires_grad),
         parameters=sum(p.numel() for p in network.parameters()),
         memory=memory,
-        pad_token_id=_pad_token_id(tokenizer),
+        pad_token_id=pad_token_of(tokenizer),
         warnings=tuple(_warnings(source, found, settings)),
     )
 
 
-def _max_tokens(source: Artifact, tokenizer: Any, settings: Finetune) -> int:
+def max_tokens_of(checkpoint: Path, tokenizer: Any, settings: Finetune) -> int:
     """As set, else the model's context within `_DEFAULT_MAX_TOKENS`."""
-    context = inspect(source.path).context_tokens
+    context = inspect(checkpoint).context_tokens
     own = tokenizer.model_max_length  # a huge number where the tokenizer sets none
     context = min(own, context) if context else (own if own < 1 << 24 else None)
     if settings.max_tokens is None:
@@ -134,7 +134,7 @@ def _max_tokens(source: Artifact, tokenizer: Any, settings: Finetune) -> int:
     return settings.max_tokens
 
 
-def _pad_token_id(tokenizer: Any) -> int:
+def pad_token_of(tokenizer: Any) -> int:
     """What fills rows up. Padding is masked, so any token will do where there is none for it."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:

@@ -14,6 +14,7 @@ from common.files import read_json, write_json, write_text
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
 from toolchain.checkpoint.weights import INDEX
+from toolchain.compress.exact.settings import ExactPlan
 from toolchain.report.svg import new_figure, save_svg
 from toolchain.train.job import Kind
 
@@ -66,25 +67,39 @@ def write_adapter(
 
 
 def write_checkpoint(
-    checkpoint: Path, source: Artifact, kind: Kind, out: Path, *, trust_remote_code: bool
+    checkpoint: Path,
+    source: Artifact,
+    kind: Kind,
+    out: Path,
+    *,
+    exact: ExactPlan | None = None,
+    trust_remote_code: bool,
 ) -> None:
-    """A complete checkpoint in the base's type of numbers, with all that lay beside its weights."""
+    """A complete checkpoint in the base's type of numbers, with all that lay beside its weights.
+    With `exact` its weights are the values of their blocks, in float32, and the blocks lie there
+    too."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from toolchain.compress.exact.rounding import settle_blocks
+    from toolchain.compress.exact.sidecar import write_exact
 
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     network = auto.from_pretrained(
         checkpoint,
-        dtype=getattr(torch, _dtype(source)),
+        dtype=torch.float32 if exact else getattr(torch, _dtype(source)),
         trust_remote_code=trust_remote_code,
         local_files_only=True,
     )
     # Training keeps no cache and saves that with the config.
     network.config.use_cache = inspect(source.path).config.get("use_cache", True)
+    blocks = settle_blocks(network, exact) if exact else None
     network.save_pretrained(out, max_shard_size=_SHARD_SIZE)
     own = {INDEX, *(() if kind == "causal" else (CONFIG,))}
     names = (name for name in source.files if ".safetensors" not in name and name not in own)
     _copy(source, names, out)
+    if blocks is not None:
+        write_exact(out, blocks)
 
 
 def write_log(history: History, out: Path) -> None:

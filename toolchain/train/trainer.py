@@ -49,7 +49,7 @@ class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followe
             callbacks=callbacks,
         )
         self._validation = (
-            Rows(job.folder / VALIDATION_FILE, job.kind, job.pad_token_id)
+            Rows(job.folder / VALIDATION_FILE, job.kind, job.pad_token_id, first=job.rows)
             if job.validation_rows
             else None
         )

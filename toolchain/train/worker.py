@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,17 @@ _LOCK_TRIES = 20
 
 def main() -> int:
     """Train the job of the file that is named; the exit code."""
+    return reporting(lambda: train(read_job(Path(sys.argv[1]))))
+
+
+def reporting(work: Callable[[], None]) -> int:
+    """Do a worker's work; the exit code. What a user can mend is told to the process that started
+    this one."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     _end_with_parent()
     try:
-        train(read_job(Path(sys.argv[1])))
+        work()
     except UserError as error:
         facts = {"problem": error.problem, "mend": error.mend, "details": error.details}
         print(ERROR_MARK + json.dumps(facts), flush=True)

@@ -107,5 +107,5 @@ def test_axes_that_an_encoder_has_not_are_left_out_with_a_note(tmp_path: Path) -
     info = inspect(tiny_encoder(tmp_path / "bert", "bert"))
     found = find_candidates(info, find_layout(info), Prune(ratio=0.2, snap="none"))
     assert found.notes == ("groups cannot be cut in this architecture and stay",)
-    with pytest.raises(UserError, match="hidden cannot be cut"):
-        find_candidates(info, find_layout(info), Prune(ratio=0.2, axes=("hidden",)))
+    with pytest.raises(UserError, match="groups cannot be cut"):
+        find_candidates(info, find_layout(info), Prune(ratio=0.2, axes=("groups",)))

@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
 from toolchain.compress.distill.settings import Distill
+from toolchain.compress.distill.universal.distance import sorted_distance
 
 CHUNK_BYTES = 1 << 26
 _LEAST_LOG = -80.0  # a mass of nothing, as a logarithm that still has a gradient
@@ -48,7 +49,17 @@ class Sparse:
     rest_log_mass: Tensor
 
 
-Targets = Dense | Sparse
+@dataclass(frozen=True)
+class Unaligned:
+    """A teacher's logits [M, V'] of other tokens, where `index` [N] says which of them belongs to
+    each learned place: -1 where the teacher has no token border in the text, so that the hard label
+    alone counts."""
+
+    logits: Tensor
+    index: Tensor
+
+
+Targets = Dense | Sparse | Unaligned
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,9 @@ def _of_chunk(
     share = settings.alpha * labelled + ~labelled  # of the soft part, token by token
     if targets is None:
         share = torch.zeros_like(soft)
+    elif isinstance(targets, Unaligned):
+        soft, there = _of_other_tokens(targets, chunk, logits, settings.temperature)
+        share = share * there
     else:
         with torch.no_grad():
             wanted = _of_teacher(targets, chunk, logits, settings.temperature)
@@ -150,7 +164,20 @@ def _of_chunk(
     return (share * soft + (1 - share) * hard).sum(), soft.sum(), hard.sum()
 
 
-def _of_teacher(targets: Targets, chunk: slice, like: Tensor, temperature: float) -> Tensor:
+def _of_other_tokens(
+    targets: Unaligned, chunk: slice, logits: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The distance at each place of a chunk, zero where there is no target, and where there is
+    one."""
+    index = targets.index[chunk]
+    there = index >= 0
+    teacher = targets.logits.index_select(0, index[there]).to(logits)
+    soft = logits.new_zeros(len(logits))
+    apart = sorted_distance(logits[there], teacher, temperature)
+    return soft.index_put((there.nonzero()[:, 0],), apart), there
+
+
+def _of_teacher(targets: Dense | Sparse, chunk: slice, like: Tensor, temperature: float) -> Tensor:
     """The teacher's log-probabilities of a chunk: [n, V], or [n, k + 1] with all others last."""
     if isinstance(targets, Dense):
         logits = targets.logits[chunk, : like.shape[-1]].to(like)
@@ -159,7 +186,9 @@ def _of_teacher(targets: Targets, chunk: slice, like: Tensor, temperature: float
     return torch.cat([targets.log_probs[chunk], rest[:, None]], -1).to(like)
 
 
-def _of_student(targets: Targets, chunk: slice, logits: Tensor, temperature: float) -> Tensor:
+def _of_student(
+    targets: Dense | Sparse, chunk: slice, logits: Tensor, temperature: float
+) -> Tensor:
     """The student's log-probabilities in the same parts as the teacher's."""
     if isinstance(targets, Dense):
         return torch.log_softmax(logits[:, : targets.logits.shape[-1]] / temperature, -1)

@@ -26,8 +26,10 @@ def require_pair(
     *,
     trust_remote_code: bool,
 ) -> None:
-    """Raise `UserError` that explains why the two do not go together."""
-    _require_same_tokens(student, teacher, trust_remote_code)
+    """Raise `UserError` that explains why the two do not go together; with `universal` they may
+    have different tokens."""
+    if not settings.universal:
+        _require_same_tokens(student, teacher, trust_remote_code)
     if settings.on_policy and kind == "classification":
         raise UserError("a classifier writes nothing", "leave on_policy out")
     if settings.layer_map:

@@ -7,12 +7,15 @@ nowhere else. Nothing heavy is imported: the command line's help is made of thes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from toolchain.compress.distill.student.settings import Student
 from toolchain.train.settings import Finetune
 
+NamedModel = Annotated[str, Field(min_length=1)]
 Loss = Literal["forward_kl", "reverse_kl", "jensen_shannon", "skewed_kl"]
 # What the literature settled on, by temperature: Hinton et al. 2015 (arXiv:1503.02531) and those
 # after them soften much and mix evenly; smaller students of language models soften less.
@@ -20,6 +23,10 @@ PRESETS: Mapping[str, Mapping[str, float]] = {
     "classic-t5": {"temperature": 5.0, "alpha": 0.5},
     "classic-t2": {"temperature": 2.0, "alpha": 0.7},
 }
+
+
+# What suits a quantized model that learns from itself; measured in docs/exact.md.
+EXACT: Mapping[str, float] = {"temperature": 1.0, "alpha": 1.0, "learning_rate": 1e-4}
 
 
 class Distill(Finetune):
@@ -48,10 +55,20 @@ class Distill(Finetune):
         min_length=1,
         description="teacher: a folder or hub id (default: the model before it was compressed)",
     )
-    student: str | None = Field(
+    student: NamedModel | Student | None = Field(
         default=None,
-        min_length=1,
-        description="student: a folder or hub id (default: the model, which `teacher` teaches)",
+        description="student: a folder or hub id, or sizes of a fresh one cut out of the teacher: "
+        "ratio=0.25, layers=4,width=512 (default: the model itself, and `teacher` teaches)",
+    )
+    teacher_cache: Path | None = Field(
+        default=None,
+        description="folder of `edgeforge teacher-cache`: the teacher itself is not run",
+    )
+    cache: bool = Field(
+        default=False, description="write the teacher's top_k to disk first, train from that"
+    )
+    top_k: int = Field(
+        default=32, ge=1, le=4096, description="cache: likeliest tokens kept at each place"
     )
     preset: Literal["classic-t5", "classic-t2"] | None = Field(
         default=None,
@@ -110,6 +127,19 @@ class Distill(Finetune):
         "distillation)",
     )
 
+    exact: str | None = Field(
+        default=None,
+        min_length=1,
+        description="train in the blocks of the file (Q4_0, Q8_0, Q4_K_M, …), which then ships; "
+        "temperature and alpha are 1.0 then, learning_rate 1e-4, unless they are set",
+    )
+    exact_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="exact: find the blocks of slow types (K-quants) anew every N steps "
+        "(default: 4)",
+    )
+
     @property
     def training(self) -> Finetune:
         """The settings of the training itself, as `finetune` has them."""
@@ -124,14 +154,44 @@ class Distill(Finetune):
     @model_validator(mode="before")
     @classmethod
     def _of_preset(cls, values: Any) -> Any:
-        """A preset fills in what is not set beside it."""
+        """A preset fills in what is not set beside it, and so does `exact`."""
         if not isinstance(values, Mapping):
             return values
-        return {**PRESETS.get(str(values.get("preset")), {}), **values}
+        own = EXACT if values.get("exact") else {}
+        return {**own, **PRESETS.get(str(values.get("preset")), {}), **values}
+
+    @property
+    def fresh(self) -> Student | None:
+        """The sizes of a student that is to be made."""
+        return self.student if isinstance(self.student, Student) else None
+
+    @property
+    def named_student(self) -> str | None:
+        """The student where it is a checkpoint."""
+        return self.student if isinstance(self.student, str) else None
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether targets are read from a cache."""
+        return self.cache or self.teacher_cache is not None
+
+    @field_validator("student", mode="before")
+    @classmethod
+    def _of_sizes(cls, value: Any) -> Any:
+        """`layers=4,width=512`, as an option is written."""
+        if not isinstance(value, str) or "=" not in value or Path(value).exists():
+            return value
+        pairs = (part.partition("=") for part in value.split(","))
+        return {name.strip(): size.strip() for name, _, size in pairs}
 
     @model_validator(mode="after")
     def _distills(self) -> Distill:
-        faults = []
+        faults = [*self._cache_faults(), *self._exact_faults()]
+        if self.universal and (self.matches or self.on_policy or self.packing):
+            faults.append(
+                "universal compares probabilities row by row: leave packing, on_policy and "
+                "matching off"
+            )
         if self.layer_map and not self.matches:
             faults.append("layer_map needs hidden_weight or attention_weight above 0")
         if not self.alpha and not self.matches:
@@ -141,3 +201,28 @@ class Distill(Finetune):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _cache_faults(self) -> list[str]:
+        faults = []
+        if self.cache and self.teacher_cache is not None:
+            faults.append("cache writes one, teacher_cache takes one that is there: give one")
+        unread = {
+            "hidden_weight or attention_weight": self.matches,
+            "on_policy": self.on_policy,
+            "universal": self.universal,
+            "exact": self.exact,
+        }
+        asked = [name for name, value in unread.items() if value]
+        if self.from_cache and asked:
+            faults.append(f"a cache holds no more than probabilities: leave {', '.join(asked)} off")
+        return faults
+
+    def _exact_faults(self) -> list[str]:
+        faults = []
+        if self.exact and self.method != "full":
+            faults.append("exact trains the weights themselves: it needs method full")
+        if self.exact and self.student:
+            faults.append("exact trains the model itself: leave student out")
+        if self.exact_every and not self.exact:
+            faults.append("exact_every belongs to exact")
+        return faults

@@ -49,12 +49,28 @@ class LiveTeacher:
         return Dense(logits if self._columns is None else logits[:, list(self._columns)])
 
 
-def open_teacher(job: TrainJob, device: torch.device) -> LiveTeacher:
-    """The teacher of a job, loaded. Raises `UserError` when it does not load."""
+def open_teacher(job: TrainJob, device: torch.device) -> Teacher:
+    """The teacher of a job: its cache, or loaded. Raises `UserError` when it does not load."""
+    wanted = job.distillation
+    assert wanted is not None
+    if wanted.cache is not None:
+        from toolchain.compress.distill.cache.store import open_store
+        from toolchain.compress.distill.cache.teacher import CachedTeacher
+
+        return CachedTeacher(open_store(wanted.cache), wanted.settings.temperature)
+    network, columns = _loaded(job, device)
+    if wanted.settings.universal:
+        from toolchain.compress.distill.universal.teacher import UniversalTeacher
+
+        return UniversalTeacher(job, network, columns)
+    return LiveTeacher(network, job.kind, columns)
+
+
+def _loaded(job: TrainJob, device: torch.device) -> tuple[Any, Sequence[int] | None]:
     from toolchain.train.network import computes_in_bf16, load_frozen
 
     wanted = job.distillation
-    assert wanted is not None
+    assert wanted is not None and wanted.teacher is not None
     network = load_frozen(
         wanted.teacher,
         job.kind,
@@ -68,4 +84,4 @@ def open_teacher(job: TrainJob, device: torch.device) -> LiveTeacher:
         network.to(device)
     network.config.use_cache = False
     columns = class_columns(network.config.id2label, job.labels) if job.labels else None
-    return LiveTeacher(network, job.kind, columns)
+    return network, columns

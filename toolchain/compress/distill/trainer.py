@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from toolchain.compress.distill.matching import FILE, attach, valid_places
 from toolchain.compress.distill.on_policy import is_own_turn, own_answers
 from toolchain.compress.distill.settings import Distill
 from toolchain.compress.distill.teacher import open_teacher
+from toolchain.compress.exact.rounding import ExactWeights
 from toolchain.train.job import TrainJob
 from toolchain.train.points import Points
 from toolchain.train.trainer import EdgeTrainer
@@ -31,10 +33,27 @@ class DistillTrainer(EdgeTrainer):
         # The learned places of all batches of a step are counted, and all processes share that.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = job.kind == "causal"
-        self._teacher = open_teacher(job, self.accelerator.device)
+        self._teacher: Any = open_teacher(job, self.accelerator.device)
         self.parts = _part_names(self._settings)
         self.validated = ("loss", *self.parts)
         self._since_log = self._no_sums()
+        plan = job.distillation.exact
+        self._exact = ExactWeights(network, plan.types, plan.every) if plan else None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """With `exact`, forward and backward are those of the file's weights."""
+        with self._exact.in_place(self.state.global_step) if self._exact else nullcontext():
+            return super().training_step(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As every validation; with `exact`, of the file's weights."""
+        with self._exact.in_place() if self._exact else nullcontext():
+            return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self._exact:
+            self._exact.forget()  # as a run does that goes on from this checkpoint
 
     def compute_loss(
         self,

@@ -112,8 +112,9 @@ def _legal(
 ) -> Iterator[Shape]:
     """Shapes whose FFN width comes nearest to the aim, for every legal choice of the rest."""
     total = count(original)
+    heads = "groups" in settings.axes or (layout.heads_fill_hidden and "hidden" in settings.axes)
     for layers in _sizes(original.layers, 1, "layers" in settings.axes):
-        for groups in _groups(original, step, "groups" in settings.axes):
+        for groups in _groups(original, step, heads):
             for hidden in _sizes(original.hidden, step, "hidden" in settings.axes):
                 shape = with_sizes(original, layers=layers, groups=groups, hidden=hidden)
                 if layout.heads_fill_hidden and shape.width("heads") != hidden:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from toolchain.compress.prune.cut import Cut
     from toolchain.compress.prune.layout import Layout
     from toolchain.compress.prune.scores import Scores
-    from toolchain.compress.prune.write import Changes
 
 NAME = "prune"
 VERSION = 2
@@ -136,23 +135,13 @@ class _Maker:
         self, candidate: Candidate, out_dir: Path, batches: Sequence[Batch] | None = None
     ) -> Path:
         """Write the candidate's checkpoint; recovery sees `batches`, all of them by default."""
-        from toolchain.compress.prune.config import sized_config
-        from toolchain.compress.prune.cut import require_known
-        from toolchain.compress.prune.recover import recover
-        from toolchain.compress.prune.shape import places
-        from toolchain.compress.prune.tensors import CutTensors
-        from toolchain.compress.prune.write import write_checkpoint
+        from toolchain.compress.prune.make import make_checkpoint
 
-        cut = self.cut(candidate)
-        require_known(places(self.info, self.layout), cut)
-        config = sized_config(self.info, self.layout, cut.shape, cut.layers)
-        tensors = CutTensors(self.info, self.layout, cut)
-        changed: Changes = iter(())
-        if self.settings.recover:
-            seen = self.batches if batches is None else batches
-            changed = recover(self.info, self.layout, cut, tensors, config, seen)
-        out_dir.mkdir(exist_ok=True)
-        write_checkpoint(self.source, config, tensors, changed, out_dir)
+        seen = self.batches if batches is None else batches
+        fitted_on = seen if self.settings.recover else ()
+        make_checkpoint(
+            self.source, self.info, self.layout, self.cut(candidate), fitted_on, out_dir
+        )
         return out_dir
 
 

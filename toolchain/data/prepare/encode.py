@@ -66,7 +66,7 @@ def encode_chat(
     no chat template or the template refuses the messages or changes earlier turns as the
     conversation goes on; `TooLong` when nothing of an answer is left within `max_tokens`.
     """
-    text = _render(tokenizer, messages, prompt=False)
+    text = render(tokenizer, messages, prompt=False)
     ids = token_ids(tokenizer, text, add_special=False)
     spans = [
         _answer_span(tokenizer, messages, turn, text, ids)
@@ -156,9 +156,9 @@ def _answer_span(
     tokenizer: Any, messages: Sequence[dict[str, str]], turn: int, text: str, ids: list[int]
 ) -> tuple[int, int]:
     """First and end token of one answer within `ids`, its end-of-turn token included."""
-    start = _shared(tokenizer, _render(tokenizer, messages[:turn], prompt=True), text, ids)
+    start = _shared(tokenizer, render(tokenizer, messages[:turn], prompt=True), text, ids)
     last = turn == len(messages) - 1
-    done = text if last else _render(tokenizer, messages[: turn + 1], prompt=False)
+    done = text if last else render(tokenizer, messages[: turn + 1], prompt=False)
     end = len(ids) if last else _shared(tokenizer, done, text, ids)
     # What a template puts behind the end of the turn (a line break) is never generated.
     stop = tokenizer.eos_token_id
@@ -191,7 +191,9 @@ def _equal_at_start(left: Sequence[object], right: Sequence[object]) -> int:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
-def _render(tokenizer: Any, messages: Sequence[dict[str, str]], *, prompt: bool) -> str:
+def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, prompt: bool) -> str:
+    """The conversation as the chat template writes it, up to where an answer begins with
+    `prompt`. Raises `UserError` when there is no template or it refuses."""
     import jinja2
 
     if not tokenizer.chat_template:

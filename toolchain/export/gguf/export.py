@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from common.errors import UserError
 from toolchain.chain import text_input
 from toolchain.export.exported import Exported
 from toolchain.pipeline import run_stage
@@ -13,6 +14,7 @@ from toolchain.stage import Input
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
+    from toolchain.compress.exact.settings import ExactPlan
     from toolchain.job import Job
     from toolchain.plan import ModelPlan
 
@@ -22,59 +24,92 @@ _WITHOUT_IMATRIX = frozenset({"F32", "F16", "BF16", "Q8_0"})
 
 def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     """The chosen GGUF with its proofs. Raises `UserError` when no candidate is within budget."""
-    from toolchain.evaluate import parity, quality
-    from toolchain.export.choose import choose, task_score
-    from toolchain.export.gguf import convert
+    from toolchain.compress.exact.sidecar import read_plan
+    from toolchain.evaluate import quality
+    from toolchain.export.choose import choose, plainly, task_score
 
     stage = functools.partial(run_stage, workspace=job.workspace, say=say)
     recipe, source = job.recipe, job.source
-    converted = stage(
-        convert,
-        source,
-        convert.Config(intermediate=recipe.export.intermediate, model_name=job.name),
-    )
+    exact = read_plan(source.path)
+    converted = _converted(job, source, say)
     adapter = _adapter(job, say)
     on_top = Input.of_file(adapter.only(".gguf")) if adapter else None
-    proof = stage(
-        parity,
-        converted,
-        parity.Config(
-            checkpoint=Input.of_artifact(source),
-            evaluation=text_input(job, job.texts.evaluation),
-            evaluation_name=job.texts.evaluation.name,
-            max_tokens=recipe.evaluate.max_tokens,
-            context_tokens=recipe.evaluate.context_tokens,
-            kv_cache_type=plan.plan.kv_cache_type,
-            trust_remote_code=job.trust_remote_code,
-            adapter=Input.of_artifact(job.adapter) if job.adapter else None,
-            adapter_file=on_top,
-        ),
-    )
+    proof = _proven(job, converted, source, plan, on_top, say)
+    reference = proof
+    unquantized = converted
+    if exact is not None and job.unquantized is not None:
+        unquantized = _converted(job, job.unquantized, say)
+        reference = _proven(job, unquantized, job.unquantized, plan, on_top, say)
     measured = quality.Config(
-        reference=Input.of_artifact(proof),
+        reference=Input.of_artifact(reference),
         task=job.texts.task,
         task_examples=recipe.evaluate.task_examples,
         adapter_file=on_top,
     )
-    reference = stage(quality, converted, measured)
-    matrix = functools.cache(lambda: _imatrix(job, source, say))
+    before = stage(quality, unquantized, measured)
+    matrix = functools.cache(lambda: importance_matrix(job, source, say))
 
     def measure(name: str) -> tuple[Artifact, Artifact]:
-        quantized = _quantized(job, converted, name, matrix, say)
+        if exact is None:
+            quantized = _quantized(job, converted, name, matrix, say)
+        else:
+            quantized = _exactly_quantized(job, converted, name, exact, say)
         return quantized, stage(quality, quantized, measured)
 
-    choice = choose(job, plan.plan, measure, task_score(reference))
+    choice = choose(job, plan.plan, measure, task_score(before))
+    tried = choice.tried
+    if exact is not None and job.unquantized is not None:
+        own = functools.partial(importance_matrix, job, job.unquantized, say)
+        plain = _quantized(job, unquantized, exact.quantization, own, say)
+        alone = measured.model_copy(update={"task": None})
+        tried = (plainly(plain, stage(quality, plain, alone)), *tried)
     used = (matrix(),) if choice.quantized.config.get("imatrix") else ()
     return Exported(
         model=choice.quantized,
         makers=(converted, *((adapter,) if adapter else ()), *used),
         parity=proof,
         quality=choice.quality,
-        reference_quality=reference,
-        tried=tuple(record.as_json() for record in choice.tried),
+        reference_quality=before,
+        tried=tuple(record.as_json() for record in tried),
         within_budget=choice.within_budget,
         adapter=adapter,
     )
+
+
+def _converted(job: Job, checkpoint: Artifact, say: Callable[[str], None]) -> Artifact:
+    from toolchain.compress.exact.sidecar import is_exact
+    from toolchain.export.gguf import convert
+
+    # The values of blocks need every bit of float32.
+    wanted = "f32" if is_exact(checkpoint.path) else job.recipe.export.intermediate
+    config = convert.Config(intermediate=wanted, model_name=job.name)
+    return run_stage(convert, checkpoint, config, job.workspace, say)
+
+
+def _proven(
+    job: Job,
+    converted: Artifact,
+    checkpoint: Artifact,
+    plan: ModelPlan,
+    on_top: Input | None,
+    say: Callable[[str], None],
+) -> Artifact:
+    """The proof that the file is the checkpoint, with the file's logits."""
+    from toolchain.evaluate import parity
+
+    wanted = job.recipe.evaluate
+    config = parity.Config(
+        checkpoint=Input.of_artifact(checkpoint),
+        evaluation=text_input(job, job.texts.evaluation),
+        evaluation_name=job.texts.evaluation.name,
+        max_tokens=wanted.max_tokens,
+        context_tokens=wanted.context_tokens,
+        kv_cache_type=plan.plan.kv_cache_type,
+        trust_remote_code=job.trust_remote_code,
+        adapter=Input.of_artifact(job.adapter) if job.adapter else None,
+        adapter_file=on_top,
+    )
+    return run_stage(parity, converted, config, job.workspace, say)
 
 
 def _adapter(job: Job, say: Callable[[str], None]) -> Artifact | None:
@@ -87,7 +122,8 @@ def _adapter(job: Job, say: Callable[[str], None]) -> Artifact | None:
     return run_stage(convert_adapter, job.adapter, config, job.workspace, say)
 
 
-def _imatrix(job: Job, source: Artifact, say: Callable[[str], None]) -> Artifact:
+def importance_matrix(job: Job, source: Artifact, say: Callable[[str], None]) -> Artifact:
+    """The matrix of the checkpoint on the job's calibration text."""
     from toolchain.export.gguf import imatrix
 
     config = imatrix.Config(
@@ -114,5 +150,26 @@ def _quantized(
         imatrix=Input.of_artifact(matrix()) if with_matrix else None,
         tensor_types=wanted.tensor_types,
         pure=wanted.pure,
+    )
+    return run_stage(quantize, converted, config, job.workspace, say)
+
+
+def _exactly_quantized(
+    job: Job, converted: Artifact, name: str, exact: ExactPlan, say: Callable[[str], None]
+) -> Artifact:
+    """The file with the checkpoint's own blocks. Raises `UserError` for a type that it was not
+    trained in."""
+    from toolchain.export.gguf import quantize
+
+    if name != exact.quantization:
+        raise UserError(
+            f"{job.name} was trained in the blocks of {exact.quantization}, not of {name}",
+            f"quantization={exact.quantization}",
+        )
+    config = quantize.Config(
+        quantization=name,
+        tensor_types=exact.tensor_types,
+        pure=exact.pure,
+        exact=Input.of_artifact(job.source),
     )
     return run_stage(quantize, converted, config, job.workspace, say)

@@ -15,16 +15,14 @@ from typing import Any
 from pydantic import Field
 
 from common.errors import UserError
-from common.files import read_json
 from common.progress import progress_bar
 from runtimes.imatrix_file import Imatrix, ImatrixEntry, write_imatrix
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.checkpoint import config_facts
 from toolchain.checkpoint.inspect import inspect
 from toolchain.data.text import read_documents
 from toolchain.export.gguf.input_sums import InputSums, watch
-from toolchain.gguf_names import gguf_architecture
+from toolchain.gguf_names import weight_names
 from toolchain.hf import load_tokenizer, token_ids, torch_memory_bytes, torch_model
 from toolchain.stage import Input, StageConfig
 
@@ -59,7 +57,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     chunks = token_chunks(tokenizer, documents, config.max_tokens, config.context_tokens)
     device = _device(source.path)
     with torch_model(source.path, device=device, trust_remote_code=trust) as model:
-        found = _watched(model, chunks, _gguf_name(source.path))
+        found = _watched(model, chunks, weight_names(inspect(source.path)))
     if found.not_covered:
         shown = ", ".join(found.not_covered[:5])
         print(f"imatrix: no place in the GGUF for {shown}; left out", file=sys.stderr)
@@ -137,24 +135,6 @@ def _device(checkpoint: Path) -> str:
         return "cpu"
     wide_bytes, _ = torch_memory_bytes(inspect(checkpoint))
     return "cuda" if wide_bytes <= torch.cuda.mem_get_info()[0] else "cpu"
-
-
-def _gguf_name(checkpoint: Path) -> Any:
-    """A function from a weight's name in torch to its name in the GGUF, or nothing."""
-    import gguf
-
-    config = read_json(checkpoint / "config.json")
-    architecture = gguf_architecture(config_facts.architecture(config) or "")
-    layers = config_facts.layer_count(config_facts.text_config(config)) or 0
-    member = next(a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    table = gguf.get_tensor_name_map(member, layers)
-
-    def name(weight: str) -> str | None:
-        plain = weight.replace("language_model.", "")
-        found = table.get_name(plain, try_suffixes=(".weight", ".bias"))
-        return None if found is None else str(found)
-
-    return name
 
 
 def _entries(found: InputSums) -> dict[str, ImatrixEntry]:

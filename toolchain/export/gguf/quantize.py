@@ -25,12 +25,14 @@ TOOLS = ("llama-cpp-python", "gguf")
 
 class Config(StageConfig):
     """`quantization` is any of llama.cpp's type names; `imatrix` the folder of the imatrix stage;
-    `tensor_types` maps regular expressions on tensor names to types; `pure` switches mixes off."""
+    `tensor_types` maps regular expressions on tensor names to types; `pure` switches mixes off.
+    `exact` is the checkpoint whose own blocks the file gets (`toolchain.compress.exact`)."""
 
     quantization: str
     imatrix: Input | None = None
     tensor_types: dict[str, str] = Field(default_factory=dict)
     pure: bool = False
+    exact: Input | None = None
 
     @field_validator("quantization")
     @classmethod
@@ -50,6 +52,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     imatrix = config.imatrix.path / IMATRIX_FILE if config.imatrix else None
     start = time.perf_counter()
     _quantize(unquantized, target, config, imatrix)
+    exact_tensors = _write_exact(unquantized, target, config)
     wall_sec = time.perf_counter() - start
     rows = type_table(
         unquantized,
@@ -66,14 +69,28 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         format="gguf",
         stage=NAME,
         config=config.model_dump(mode="json"),
-        parents=[source.digest, *([config.imatrix.digest] if config.imatrix else [])],
+        parents=[
+            source.digest,
+            *(other.digest for other in (config.imatrix, config.exact) if other is not None),
+        ],
         versions={name: version(name) for name in TOOLS},
         measurements={
             "quantization": config.quantization,
             "wall_sec": round(wall_sec, 3),
+            **({"exact_tensors": exact_tensors} if config.exact else {}),
             **summary(target, rows),
         },
     )
+
+
+def _write_exact(unquantized: Path, target: Path, config: Config) -> int:
+    """Put the trained blocks in; how many tensors have them."""
+    if config.exact is None:
+        return 0
+    from toolchain.compress.exact.sidecar import read_exact
+    from toolchain.export.gguf.exact_blocks import write_blocks
+
+    return write_blocks(unquantized, target, read_exact(config.exact.path))
 
 
 def _quantize(source: Path, target: Path, config: Config, imatrix: Path | None) -> None:

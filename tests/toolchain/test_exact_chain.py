@@ -1,0 +1,50 @@
+"""The chain goes on with trained blocks only where they beat plain quantization."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_models import SENTENCES, tiny_llama
+
+from toolchain.chain import run_chain
+from toolchain.compress.exact.sidecar import is_exact
+from toolchain.job import BuildRequest, Job, settle
+from toolchain.train.job import TrainJob
+
+_RECIPE = """
+stages: [distill]
+data: {{files: [{data}], split: [0.5, 0.25, 0.25]}}
+distill: {{exact: Q4_0, learning_rate: {rate}, max_steps: {steps}, batch_size: 4, max_tokens: 64,
+  keep: last}}
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    def run(_job_file: Path, job: TrainJob, _accelerate: Path | None) -> None:
+        from toolchain.train.worker import train
+
+        train(job)
+
+    monkeypatch.setattr("toolchain.train.finetune.run_workers", run)
+    model = tiny_llama(tmp_path / "model", hidden=64, ffn=96)
+    data = tmp_path / "texts.jsonl"
+    rows = [{"text": f"{sentence} {n}"} for n in range(4) for sentence in SENTENCES]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(_RECIPE.format(data=data, rate=0.5, steps=2))  # it tears the model apart
+    return settle(BuildRequest("laptop", str(model), recipe=str(recipe), out=tmp_path / "build"))
+
+
+def test_what_loses_more_than_plain_is_not_exported(job: Job) -> None:
+    said: list[str] = []
+    after, steps = run_chain(job, said.append)
+    assert [step.stage for step in steps] == ["prepare", "distill", "exact-quality"]
+    near, far = steps[-1].measurements["texts"]
+    assert near["exact_kld"] > near["plain_kld"] and (near["kind"], far["kind"]) == ("near", "far")
+    assert any("the plain file is kept" in line for line in said)
+    assert is_exact(steps[1].path) and not is_exact(after.source.path)
+    assert after.source.digest == job.source.digest and after.unquantized is None
+    assert after.quantization == "Q4_0"

@@ -1,0 +1,1 @@
+"""Universal logit distillation: teacher and student with different tokenizers."""

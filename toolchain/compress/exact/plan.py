@@ -1,0 +1,56 @@
+"""Settle what a training in blocks will be: the types of all weights, and what cannot be done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from common.errors import UserError
+from runtimes.quantizer import canonical_quantization
+from toolchain.artifact import Artifact
+from toolchain.checkpoint.inspect import inspect
+from toolchain.compress.exact.settings import ExactPlan
+from toolchain.compress.exact.types import block_types
+from toolchain.compress.sparse.record import kept_tensors
+from toolchain.train.job import Kind
+from toolchain.train.network import empty_network
+
+if TYPE_CHECKING:
+    from toolchain.compress.distill.stage import Config
+
+_NO_BLOCKS = ("F32", "F16", "BF16")
+
+
+def exact_plan(source: Artifact, kind: Kind, config: Config) -> ExactPlan:
+    """The plan of a distillation with `exact`. Raises `UserError` for a type without blocks, a
+    model that has no GGUF form, and zeros that are to be kept."""
+    settings = config.settings
+    quantization = canonical_quantization(settings.exact or "")
+    if quantization in _NO_BLOCKS:
+        raise UserError(f"distill.exact: {quantization} has no blocks", "take Q4_0, Q8_0 or Q4_K_M")
+    if kind != "causal":
+        raise UserError(
+            "distill.exact trains the blocks of a GGUF, and a classifier has none",
+            "leave exact out",
+        )
+    if kept_tensors(source.path):
+        raise UserError(
+            "the base's zeros are to be kept, and blocks need not hold a zero",
+            "leave exact out, or set sparsify.keep_masks to false",
+        )
+    network = empty_network(
+        source.path, kind, (), config.training, trust_remote_code=config.trust_remote_code
+    )
+    types = block_types(
+        inspect(source.path),
+        network,
+        quantization,
+        tensor_types=config.tensor_types,
+        pure=config.pure,
+    )
+    return ExactPlan(
+        quantization=quantization,
+        types=types,
+        tensor_types=config.tensor_types,
+        pure=config.pure,
+        every=settings.exact_every,
+    )

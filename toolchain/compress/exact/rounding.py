@@ -1,0 +1,106 @@
+"""A network that computes with the weights of the file while its own float weights are trained.
+
+    exact = ExactWeights(network, types)
+    with exact.in_place(step):    # the dequantized blocks are the weights
+        loss = network(**batch).loss
+        loss.backward()           # and the gradient goes to the float weights: straight through
+    optimizer.step()              # on the float weights
+
+Source: Bengio et al. 2013 (https://arxiv.org/abs/1308.3432) for the straight-through estimator. The
+values change places instead of passing through a function of autograd, so that tied weights,
+gradient checkpointing and several processes need no care.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from runtimes.ggml_blocks import dequantize_rows, quantize_rows
+from toolchain.compress.exact.settings import ExactPlan
+from toolchain.compress.exact.sidecar import Exact
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+# Types whose search for a block's scale takes 6 to 60 times as long as that of Q4_0 or Q8_0.
+_SLOW_MARKS = ("_K", "IQ")
+_SLOW_EVERY = 4
+
+
+class ExactWeights:
+    """Float weights and, beside them, their values in the file. `types` maps names of the network's
+    parameters to tensor types; `every` is after how many steps the blocks of slow types are found
+    anew (by default 4), the others' after each."""
+
+    def __init__(self, network: Any, types: Mapping[str, str], every: int | None = None) -> None:
+        parameters = dict(network.named_parameters())
+        self._own = {name: (parameters[name], kind) for name, kind in types.items()}
+        self._every = every or _SLOW_EVERY
+        self._values: dict[str, torch.Tensor] = {}
+        self._found_at: dict[str, int] = {}
+
+    @contextmanager
+    def in_place(self, step: int | None = None) -> Iterator[None]:
+        """The file's values are the network's weights meanwhile. `step` counts how often the float
+        weights have changed; without it the blocks are those of the weights as they are now."""
+        self._refresh(step)
+        floats = {name: parameter.data for name, (parameter, _) in self._own.items()}
+        try:
+            for name, (parameter, _) in self._own.items():
+                parameter.data = self._values[name]
+            yield
+        finally:
+            for name, (parameter, _) in self._own.items():
+                parameter.data = floats[name]
+
+    def forget(self) -> None:
+        """Find all blocks anew at the next use, as a run does that goes on from a checkpoint."""
+        self._found_at.clear()
+
+    def _refresh(self, step: int | None) -> None:
+        if step is None:
+            self.forget()
+        for name, (parameter, kind) in self._own.items():
+            before = self._found_at.get(name)
+            every = self._every if _is_slow(kind) else 1
+            if before is None or step is None or step - before >= every:
+                self._values[name] = rounded(parameter.data, kind)
+                if step is not None:
+                    self._found_at[name] = step
+
+
+def settle_blocks(network: Any, plan: ExactPlan) -> Exact:
+    """Turn the network's float weights into those of the file, for good; their blocks."""
+    import torch
+
+    blocks = {}
+    parameters = dict(network.named_parameters())
+    for name, kind in plan.types.items():
+        weight = parameters[name]
+        blocks[name] = quantize_rows(_rows(weight), kind)
+        values = dequantize_rows(blocks[name], kind, weight.shape[1])
+        weight.data = torch.from_numpy(values).to(weight.device)
+    return Exact(plan, blocks)
+
+
+def rounded(
+    weight: torch.Tensor, kind: str, importance: NDArray[np.float32] | None = None
+) -> torch.Tensor:
+    """The weight as the file would hold it, in its own type of numbers and on its device."""
+    import torch
+
+    values = dequantize_rows(quantize_rows(_rows(weight), kind, importance), kind, weight.shape[1])
+    return torch.from_numpy(values).to(device=weight.device, dtype=weight.dtype)
+
+
+def _is_slow(kind: str) -> bool:
+    return any(mark in kind for mark in _SLOW_MARKS)
+
+
+def _rows(weight: torch.Tensor) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = weight.detach().float().cpu().contiguous().numpy()
+    return values

@@ -1,0 +1,20 @@
+"""What a network is trained to be in its file: settled before training, kept in the job."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from common.strict import Strict
+
+
+class ExactPlan(Strict):
+    """`types` are the tensor types by the names of the network's parameters. They follow from
+    `quantization`, `tensor_types` and `pure`, as the export's settings of these names; an
+    importance matrix takes no part. `every` is after how many steps slow types find their blocks
+    anew; null: 1, and 4 for K-quants."""
+
+    quantization: str
+    types: dict[str, str]
+    tensor_types: dict[str, str] = Field(default_factory=dict)
+    pure: bool = False
+    every: int | None = Field(default=None, ge=1)
