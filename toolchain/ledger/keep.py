@@ -73,24 +73,25 @@ def begun(state: State, say: Say) -> State:
 
 
 def noted(before: State, after: State, say: Say) -> State:
-    """The state after one more stage, with its entry; or the one to go back to, `rolled_back`.
+    """The state after one more stage, with an entry where that changed the model and with the task
+    scores where it measured them; or the one to go back to, `rolled_back`.
 
     Raises `UserError` when a budget is broken and nothing is to be undone.
     """
     from toolchain.evaluate.measure import FORMAT as EVALUATION
 
     ledger = before.ledger
-    if ledger is None or len(after.steps) == len(before.steps):
-        return after
-    made = after.steps[-1]
-    if made.format == EVALUATION:
-        scores = {name: dict(task["scores"]) for name, task in made.measurements["tasks"].items()}
-        after = dataclasses.replace(after, ledger=ledger.with_last(tasks=scores))
-    else:
-        entry = _chain_entry(after, made, ledger, say)
+    assert ledger is not None  # every chain begins one
+    if _model(after).path != _model(before).path:
+        entry = _chain_entry(after, ledger, say)
         back = before if _can_be_exported(before) else before.back
-        after = dataclasses.replace(after, ledger=ledger.with_entry(entry), back=back)
-    return _within(after, say, exported=False)
+        ledger = ledger.with_entry(entry)
+        after = dataclasses.replace(after, back=back)
+    for made in after.steps[len(before.steps) :]:
+        if made.format == EVALUATION:
+            tasks = made.measurements["tasks"].items()
+            ledger = ledger.with_last(tasks={name: dict(task["scores"]) for name, task in tasks})
+    return _within(dataclasses.replace(after, ledger=ledger), say, exported=False)
 
 
 def exported_within(state: State, plan: ModelPlan, exported: Exported, say: Say) -> State:
@@ -125,23 +126,26 @@ def _within(state: State, say: Say, *, exported: bool) -> State:
     return dataclasses.replace(back, ledger=rolled)
 
 
+def _model(state: State) -> Artifact:
+    """What the chain has made so far: the adapter that waits for its merge, else the checkpoint."""
+    return state.adapter or state.job.source
+
+
 def _can_be_exported(state: State) -> bool:
     """Whether a bundle can be made of it: no adapter waits for its merge."""
     return state.adapter is None or state.job.adapter is not None
 
 
-def _chain_entry(state: State, made: Artifact, ledger: Ledger, say: Say) -> Entry:
+def _chain_entry(state: State, ledger: Ledger, say: Say) -> Entry:
     """The entry of what a stage of the chain made: a checkpoint, or an adapter on one."""
-    job, adapter = state.job, state.adapter
-    if adapter is None or adapter.path != made.path:
-        entry = _stored(job, made.stage, made)
-        base = None
-    else:
-        whole, base = _stored(job, made.stage, made), job.source
+    job, made = state.job, _model(state)
+    entry, base = _stored(job, made.stage, made), None
+    if state.adapter is not None:
+        base = job.source
         size_bytes = sum(made.file(name).stat().st_size for name in made.files)
         added = int(made.measurements.get("trainable_parameters") or 0)
         entry = dataclasses.replace(
-            whole, parameters=whole.parameters + added, size_bytes=whole.size_bytes + size_bytes
+            entry, parameters=entry.parameters + added, size_bytes=entry.size_bytes + size_bytes
         )
     if ledger.reference is None:
         return entry
