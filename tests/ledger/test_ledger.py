@@ -11,12 +11,15 @@ from report_facts import entries
 from tiny_models import tiny_llama
 
 from common.errors import UserError
+from toolchain.artifact import Artifact
 from toolchain.chain import State, run_chain
+from toolchain.export.exported import Exported
 from toolchain.job import BuildRequest, settle
 from toolchain.ledger.budget import broken
 from toolchain.ledger.entry import efficiency, fp32_ratio, read_entry, share_kept
 from toolchain.ledger.file import as_json, read_ledger, with_costs
-from toolchain.ledger.keep import Ledger
+from toolchain.ledger.keep import Ledger, exported_within
+from toolchain.plan import ModelPlan, model_shape, plan_stored
 
 RECIPE = """\
 stages: [evaluate, prune, evaluate, prune-vocab]
@@ -135,3 +138,21 @@ def test_without_the_ledger_stages_are_not_measured(folder: Path) -> None:
     state, said = chain(folder, "ledger: false\n")
     assert state.ledger is not None and not any(line.startswith("probe") for line in said)
     assert [entry.kld_mean for entry in state.ledger.entries] == [0.0, None, None]
+
+
+def test_a_file_beyond_the_budget_takes_the_stages_back(folder: Path) -> None:
+    more = "ledger: false\nquality: {max_file_bytes: 1000, on_broken: roll_back}\n"
+    state, said = chain(folder, more)
+    facts = {"quantization": "Q8_0", "size_bytes": 5000, "bits_per_weight": 8.5}
+    file = Artifact(folder / "file", "gguf", {}, "quantize", measurements=facts)
+    found = Artifact(folder / "found", "quality", {}, "quality", measurements={"task": None})
+    exported = Exported(file, (), found, found, found, (), within_budget=True)
+    info, target = state.job.info, state.job.target
+    plan = ModelPlan(model_shape(info), plan_stored(info, target))
+    for stage in ("prune", "original"):
+        state = exported_within(state, plan, exported, said.append)
+        assert state.ledger is not None and state.ledger.last.stage == stage
+        assert f"rolled back to stage '{stage}': quality.max_file_bytes" in said[-1]
+    assert state.job.source.path == folder / "tiny"
+    with pytest.raises(UserError, match="nothing before it is within budget"):
+        exported_within(state, plan, exported, said.append)
