@@ -12,6 +12,7 @@ from targets.quantization import (
     QUANTIZATIONS,
     canonical_quantization,
 )
+from toolchain.layer_widths import layer_widths
 from toolchain.plan import AUTO
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ def choose_backend(
                 "leave the format out, or export.format: onnx",
             )
         return "gguf", name
+    if layer_widths(info.config):
+        raise UserError(
+            f"{info.name} has widths per layer, which no ONNX exporter takes",
+            "export.format: gguf, or prune without per_layer",
+        )
     if name != AUTO and name not in variants_of(target, encoder=encoder, of_target=False):
         kind, names = ("an encoder", ONNX_ENCODER_VARIANTS) if encoder else (
             "a decoder", ONNX_DECODER_VARIANTS)  # fmt: skip

@@ -125,6 +125,7 @@ def _prune(state: State, say: Say) -> State:
         )
     config = prune.Config(
         text=text_input(job, job.texts.calibration),
+        target=job.target.model_dump(mode="json") if settings.aims_at_speed else None,
         settings=settings,
         trust_remote_code=job.trust_remote_code,
     )

@@ -61,7 +61,7 @@ def gguf_tensors(
     found: dict[str, Shape] = {}
     experts: dict[str, int] = {}
     unknown: list[str] = []
-    for name, shape in _language_model_tensors(info):
+    for name, shape in language_model_tensors(info):
         plain = _EXPERT.sub(".experts.", name)
         mapped = table.get_name(_scored(plain), try_suffixes=(".weight", ".bias"))
         if mapped is None:
@@ -94,7 +94,8 @@ def weight_names(info: CheckpointInfo) -> Callable[[str], str | None]:
     return name
 
 
-def _language_model_tensors(info: CheckpointInfo) -> Iterator[tuple[str, Shape]]:
+def language_model_tensors(info: CheckpointInfo) -> Iterator[tuple[str, Shape]]:
+    """The checkpoint's tensors that its GGUF has, in the order of `gguf_tensors`."""
     head = output_head([tensor.name for tensor in info.tensors]) if info.tied_embeddings else None
     for tensor in info.tensors:
         if tensor.name != head and not is_buffer(tensor.name):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UserError
 from runtimes.cgroup import memory_limit
 from runtimes.threads import idle_cores
+from toolchain.layer_widths import network_loader
 from toolchain.widened import widen
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def torch_model(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what the weights lack is told below
     try:
-        model, loaded = getattr(transformers, auto_class).from_pretrained(
+        loader = network_loader(getattr(transformers, auto_class), checkpoint)
+        model, loaded = loader.from_pretrained(
             checkpoint,
             dtype="auto" if narrow else torch.float32,
             trust_remote_code=trust_remote_code,

@@ -122,6 +122,11 @@ def settle(request: BuildRequest) -> Job:
             "take `separate: true` out of the recipe's merge",
         )
     quantization = _trained_type(recipe, backend, quantization)
+    if recipe.prune.per_layer and "prune" in recipe.stages and backend != "gguf":
+        raise UserError(
+            f"widths per layer are for GGUF alone, not {backend}",
+            "take `per_layer: true` out of the recipe's prune",
+        )
     texts = settle_texts(folder, recipe, backend)
     return Job(
         name=name,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UserError
 from toolchain.checkpoint import config_facts
 from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.layer_widths import layer_widths
 
 if TYPE_CHECKING:
     from runtimes.predict import PredictedTensor
@@ -169,6 +170,27 @@ def predicted_tensors(
     return {name: predicted[name] for name in names}, len(unnamed)
 
 
+def read_bits(info: CheckpointInfo, quantization: str) -> dict[str, float]:
+    """Bits that a token's decoding reads for a value of each tensor, by the checkpoint's names; 0
+    for an embedding that only looks rows up. For dense models.
+
+    Raises `UserError` for an unknown type or an architecture without a GGUF form.
+    """
+    from runtimes.predict import predict_types
+    from toolchain.gguf_names import gguf_architecture, gguf_tensors, language_model_tensors
+
+    architecture = gguf_architecture(_architecture(info))
+    tensors, _ = gguf_tensors(info, architecture, _layers(info))
+    predicted = predict_types(
+        architecture, gguf_metadata(info), tensors, quantization, with_imatrix=True
+    )
+    has_output = any(tensor.name == _OUTPUT for tensor in predicted)
+    return {
+        own: 8 * _bytes_read(tensor, Experts(0, 0), has_output) / _elements(tensor.shape)
+        for (own, _), tensor in zip(language_model_tensors(info), predicted, strict=False)
+    }
+
+
 def model_shape(info: CheckpointInfo) -> ModelShape:
     """What of the checkpoint decides memory and speed on a target."""
     from targets.planner import ModelShape
@@ -257,6 +279,8 @@ def _kv_cache_dims(config: Mapping[str, Any]) -> tuple[int | tuple[int, ...], in
         return 0, 0, 0
     dim = config.get("head_dim") or (config_facts.hidden_size(config) or 0) // heads
     kv_heads = _first(config, _KV_HEADS) or heads
+    if widths := layer_widths(config):
+        kv_heads = widths["num_key_value_heads"]
     if isinstance(kv_heads, list):
         return tuple(int(n) for n in kv_heads), int(dim), int(dim)
     return (1 if config.get("multi_query") else int(kv_heads)), int(dim), int(dim)

@@ -1,27 +1,34 @@
 """The same GGUF on an emulated Arm CPU and on this one: `make test-aarch64` (opt-in).
 
 Kernels of another CPU round differently: F32 and Q8_0 give equal greedy tokens, smaller types agree
-for a part of the way.
+for a part of the way, and every type loses as much there as here (KLD to F32).
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.files import sha256_file
+from runtimes.llama import LlamaModel
 from runtimes.quantizer import quantize
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.locate import locate
+from toolchain.data.text import COMPANION_FOLDER
+from toolchain.evaluate.logits import compare_positions
 from toolchain.export.gguf import convert
 from toolchain.pipeline import Workspace, run_stage
 
 PROGRAM = Path(os.environ.get("EDGEFORGE_AARCH64", ""), "llama-simple")
+PERPLEXITY = PROGRAM.with_name("llama-perplexity")
 LIBRARIES = Path("/usr/aarch64-linux-gnu")
 TOKENS = 48
 PROMPTS = (
@@ -30,6 +37,7 @@ PROMPTS = (
 )
 EXACT = ("F32", "Q8_0")
 MIN_AGREEING = {"Q4_0": 0.5, "Q4_K_M": 0.5}
+WINDOW, WINDOWS = 64, 6
 
 pytestmark = [
     pytest.mark.skipif(
@@ -108,6 +116,64 @@ def test_greedy_tokens(model: tuple[str, Path], prompt: str) -> None:
         assert agreeing == len(answer)
     else:
         assert agreeing >= MIN_AGREEING[kind] * len(answer)
+
+
+@pytest.fixture(scope="module")
+def arm_base(f32: Path, text: Path) -> Path:
+    """What F32 says on the emulated CPU, as llama-perplexity keeps it."""
+    base = f32.with_name("f32.kld")
+    perplexity("-m", f32, "-f", text, "--save-all-logits", base)
+    return base
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Held-out text of the demo model's kind, without the control tokens of a chat."""
+    path = tmp_path_factory.mktemp("text") / "held-out.txt"
+    rows = (locate("demo") / COMPANION_FOLDER / "evaluation.jsonl").read_text("utf-8").splitlines()
+    turns = [turn["content"] for row in rows[:200] for turn in json.loads(row)["messages"]]
+    path.write_text("\n".join(turns), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", *MIN_AGREEING])
+def test_kld_is_that_of_this_cpu(f32: Path, arm_base: Path, text: Path, kind: str) -> None:
+    model = f32.with_name(f"{kind}-kld.gguf")
+    quantize(f32, model, kind)
+    said = perplexity("-m", model, "--kl-divergence-base", arm_base, "--kl-divergence")
+    found = re.search(r"Mean\s+KLD:\s*([\d.]+)", said)
+    assert found, said[-2000:]
+    there, own = float(found.group(1)), kld_here(f32, model, text)
+    print(f"{kind}: KLD to F32 {there:.6f} there, {own:.6f} here")
+    assert there == pytest.approx(own, rel=0.25, abs=1e-4)
+
+
+def perplexity(*arguments: object) -> str:
+    """What the emulated llama-perplexity prints."""
+    command = ["qemu-aarch64", "-L", str(LIBRARIES), "-cpu", "max", str(PERPLEXITY)]
+    sizes = ["-c", str(WINDOW), "-b", str(WINDOW), "--chunks", str(WINDOWS), "-t", "2", "-ngl", "0"]
+    done = subprocess.run(
+        [*command, *map(str, arguments), *sizes], capture_output=True, timeout=1200
+    )
+    said = (done.stdout + done.stderr).decode("utf-8", "replace")
+    assert done.returncode == 0, said[-2000:]
+    return said
+
+
+def kld_here(f32: Path, model: Path, text: Path) -> float:
+    """The same figure on this CPU: windows of the text, the second half of each scored."""
+    ids = {}
+    parts = []
+    for path in (f32, model):
+        with LlamaModel(path, context_tokens=WINDOW) as opened:
+            tokens = opened.tokenize(text.read_text("utf-8"), add_special=True)
+            windows = [tokens[i * WINDOW : (i + 1) * WINDOW] for i in range(WINDOWS)]
+            bos = tokens[0] == opened.bos_token_id
+            starts = [[tokens[0] if bos else window[0], *window[1:]] for window in windows]
+            parts.append(np.concatenate([opened.logits(w)[WINDOW // 2 : -1] for w in starts]))
+            ids[path] = starts
+    targets = np.concatenate([np.array(w[WINDOW // 2 + 1 :], np.int32) for w in ids[f32]])
+    return float(compare_positions(parts[0], parts[1], targets).kld.mean())
 
 
 def agreeing_tokens(pieces: list[bytes], said: str) -> int:

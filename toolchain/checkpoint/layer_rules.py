@@ -10,6 +10,7 @@ from typing import Any
 
 from toolchain.checkpoint import config_facts
 from toolchain.checkpoint.info import CheckpointInfo, Fault, TensorHeader
+from toolchain.layer_widths import config_of_layer
 
 _LAYER = re.compile(
     r"^(?P<stem>(?:.*?\.)?(?:layers|h|blocks|block|layer))\.(?P<number>\d+)\.(?P<rest>.+)$"
@@ -58,10 +59,10 @@ def shapes_match_config(info: CheckpointInfo) -> Iterator[Fault]:
     """In families with Llama's names, every projection has the shape that the config implies."""
     if info.model_type not in _LLAMA_NAMES or not info.tensors:
         return
-    expected = _llama_shapes(info.text_config)
     _, layers = text_layers(info)
     wrong = []
-    for _, tensors in sorted(layers.items()):
+    for number, tensors in sorted(layers.items()):
+        expected = _llama_shapes(config_of_layer(info.text_config, number))
         for rest, shape in expected.items():
             tensor = tensors.get(rest)
             if tensor is not None and not _fits(tensor.shape, shape):

@@ -17,6 +17,7 @@ from typing import Any
 from common.errors import UserError
 from toolchain.child import environment, module_command
 from toolchain.hf import free_memory_bytes
+from toolchain.layer_widths import network_loader
 
 LIMIT = 1e-4
 # On top of it for each unit of the largest logit: float32 has 7 digits, and large models lose two.
@@ -121,7 +122,7 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
     if trust_remote_code:
         kind = transformers.AutoModelForCausalLM
     settings = {"trust_remote_code": True} if trust_remote_code else {}
-    return kind.from_pretrained(
+    return network_loader(kind, folder).from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, **settings
     ).eval()
 

@@ -110,7 +110,7 @@ def _data(config: Config, steps: Sequence[Artifact], makers: Sequence[Artifact])
 def _pruning(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
     """What was cut, each time."""
     names = ("parameters_before", "parameters_after", "ratio", "shape_before", "shape", "sizes",
-             "notes", "candidates")  # fmt: skip
+             "decode", "notes", "candidates")  # fmt: skip
     return [
         {"settings": step.config["settings"], **{n: step.measurements[n] for n in names}}
         for step in steps

@@ -29,6 +29,7 @@ def _cut(cut: Mapping[str, Any], language: str) -> str:
             before, after = sizes[name]
             label = f"{name_of(name, language)} ({sizes['quantization']})"
             rows.append((label, size(before), size(after), _change(before, after)))
+    rows += _decode_rows(cut.get("decode") or {}, language)
     shape = text(
         "pruning_shape", language, before=escape(cut["shape_before"]), after=escape(cut["shape"])
     )
@@ -37,6 +38,21 @@ def _cut(cut: Mapping[str, Any], language: str) -> str:
         before, after = sizes["bytes_read_per_token"]
         parts.append(text("pruning_speed", language, factor=f"{before / after:.2f}"))
     return "\n\n".join([*parts, *_notes(cut["notes"])])
+
+
+def _decode_rows(decode: Mapping[str, Any], language: str) -> list[tuple[str, str, str, str]]:
+    """Decode speed as it is expected on the target, and as it was measured where the cut was
+    made."""
+    return [
+        (
+            text(f"pruning_decode_{where}", language, target=decode["target"]),
+            figure(speeds[0]),
+            figure(speeds[1]),
+            _change(*speeds),
+        )
+        for where in ("expected", "measured")
+        if (speeds := decode.get(f"{where}_tokens_per_sec"))
+    ]
 
 
 def _change(before: float, after: float) -> str:

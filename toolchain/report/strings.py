@@ -35,6 +35,14 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "answers_columns": ("prompt | reference | before | after", "提示 | 参考答案 | 之前 | 之后"),
     "pruning": ("Pruning", "剪枝"),
     "pruning_columns": ("| before | after | change", "| 之前 | 之后 | 变化"),
+    "pruning_decode_expected": (
+        "decode, tokens/s, expected on {target}",
+        "解码，token/s，{target} 上的预期",
+    ),
+    "pruning_decode_measured": (
+        "decode, tokens/s, measured where it was built",
+        "解码，token/s，构建机器上实测",
+    ),
     "pruning_shape": ("Shape: {before} → {after}.", "结构：{before} → {after}。"),
     "pruning_speed": (
         "Decoding reads every weight once per token, so where memory bandwidth is the limit it is "

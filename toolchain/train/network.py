@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from toolchain.layer_widths import network_loader
 from toolchain.train.job import Kind
 from toolchain.train.settings import ALL_LINEAR, Finetune
 
@@ -188,7 +189,8 @@ def _config(model: Path, kind: Kind, labels: Sequence[str], trust_remote_code: b
 
 def _loaded(model: Path, kind: Kind, **options: Any) -> Any:
     try:
-        return _auto_class(kind).from_pretrained(model, local_files_only=True, **options)
+        loader = network_loader(_auto_class(kind), model)
+        return loader.from_pretrained(model, local_files_only=True, **options)
     except _LOAD_FAULTS as error:
         raise _does_not_load(model, error) from None
 

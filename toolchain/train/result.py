@@ -15,6 +15,7 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
 from toolchain.checkpoint.weights import INDEX
 from toolchain.compress.exact.settings import ExactPlan
+from toolchain.layer_widths import network_loader
 from toolchain.report.svg import new_figure, save_svg
 from toolchain.train.job import Kind
 
@@ -85,7 +86,7 @@ def write_checkpoint(
     from toolchain.compress.exact.sidecar import write_exact
 
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
-    network = auto.from_pretrained(
+    network = network_loader(auto, checkpoint).from_pretrained(
         checkpoint,
         dtype=torch.float32 if exact else getattr(torch, _dtype(source)),
         trust_remote_code=trust_remote_code,

@@ -70,7 +70,7 @@ def test_ollama_answers_as_base_and_adapter(ollama: Client, bundle: Path, tmp_pa
         files = files_check(ollama.show(name), facts)
         checks = {check.name: check for check in recorded_checks(ollama, name, facts)}
     assert files.note == "not the bundle's adapter-F32.gguf"
-    assert checks["greedy answers"].status == "failed"
+    assert checks["greedy answers"].status != "passed"
 
 
 def test_bundle_is_opened_with_its_adapter(bundle: Path) -> None:

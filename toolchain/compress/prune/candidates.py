@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import bisect
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from common.errors import UserError
 from targets.quantization import block_values
@@ -12,6 +15,9 @@ from toolchain.compress.prune.config import acceptance
 from toolchain.compress.prune.layout import Layout
 from toolchain.compress.prune.settings import MOST, Prune
 from toolchain.compress.prune.shape import Shape, parameter_counter, read_shape, with_sizes
+
+if TYPE_CHECKING:
+    from targets.schema import Target
 
 TOLERANCE = 0.01  # of all parameters
 SMALLEST_BLOCK = 32  # of every format here
@@ -28,18 +34,38 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Aim:
+    """What a shape should cost by `measure`, from `least` to `most`. `text` names it."""
+
+    measure: Callable[[Shape], float]
+    wanted: float
+    least: float
+    most: float
+    text: str
+
+    def met_by(self, shape: Shape) -> bool:
+        """Whether the shape costs what was asked for."""
+        return self.least <= self.measure(shape) <= self.most
+
+
+@dataclass(frozen=True)
 class Choices:
-    """Candidates for one aim. `notes` say what snapping to the format's blocks costs."""
+    """Candidates for one aim. `notes` say what snapping to the format's blocks costs; `sec` are the
+    seconds a token that are expected of a shape on the target, where those were asked for."""
 
     original: Shape
     parameters: int
-    ratio: float
+    aim: Aim
     found: tuple[Candidate, ...]
     notes: tuple[str, ...]
+    sec: Callable[[Shape], float] | None = None
 
 
-def find_candidates(info: CheckpointInfo, layout: Layout, settings: Prune) -> Choices:
-    """Every legal shape within `TOLERANCE` of the aim.
+def find_candidates(
+    info: CheckpointInfo, layout: Layout, settings: Prune, target: Target | None = None
+) -> Choices:
+    """Every legal shape within `TOLERANCE` of the aim; `target` is the device whose decode speed
+    counts, where that is the aim.
 
     Raises `UserError` when there is none (it names the nearest), or no axis can be cut here.
     """
@@ -47,21 +73,67 @@ def find_candidates(info: CheckpointInfo, layout: Layout, settings: Prune) -> Ch
     original = read_shape(info, layout)
     count = parameter_counter(info, layout)
     total = count(original)
-    ratio = _wanted(info, settings, total)
+    sec = _seconds(info, layout, settings, target)
+    aim = _speed_aim(settings, original, sec, target) if sec and target else _size_aim(
+        info, settings, count, total
+    )  # fmt: skip
     block = block_values(settings.file_type)
-    steps = [block, SMALLEST_BLOCK] if settings.snap == "auto" else [_step(settings.snap)]
+    steps = _steps(settings, block, original)
     accepts = acceptance(info, layout, original)
     nearest: list[Candidate] = []
-    for step in dict.fromkeys(steps):
-        shapes = filter(accepts, _legal(original, layout, settings, ratio, step, count))
+    for step in steps:
+        shapes = filter(accepts, _legal(original, layout, settings, aim, step))
         made = [_candidate(shape, count(shape), total, step) for shape in shapes]
-        found = [one for one in made if abs(one.ratio - ratio) <= TOLERANCE]
+        found = [one for one in made if aim.met_by(one.shape) and one.ratio <= MOST]
         if found:
-            return Choices(
-                original, total, ratio, tuple(found), (*left_out, *_notes(settings, block, step))
-            )
+            notes = (*left_out, *_notes(settings, block, step))
+            return Choices(original, total, aim, tuple(found), notes, sec)
         nearest += made
-    raise _unreachable(ratio, nearest)
+    raise _too_fast(aim, nearest) if sec else _unreachable(aim, nearest)
+
+
+def _seconds(
+    info: CheckpointInfo, layout: Layout, settings: Prune, target: Target | None
+) -> Callable[[Shape], float] | None:
+    """Seconds a token on the target, where its speed is the aim."""
+    from toolchain.compress.prune.decode import decode_sec
+
+    if not settings.aims_at_speed:
+        return None
+    if target is None:
+        raise UserError(
+            "a decode speed is that of a device, and none is named",
+            "name it with --target (edgeforge targets list)",
+        )
+    return decode_sec(info, layout, settings.file_type, target)
+
+
+def _speed_aim(
+    settings: Prune, original: Shape, sec: Callable[[Shape], float], target: Target
+) -> Aim:
+    """At least as fast as asked, by no more than twice `TOLERANCE` of the original's time."""
+    before = sec(original)
+    if settings.decode_speedup is not None:
+        wanted = before / settings.decode_speedup
+        text = f"decode {settings.decode_speedup:.2f}x as fast on {target.name}"
+    else:
+        assert settings.decode_tokens_per_sec is not None
+        wanted = 1 / settings.decode_tokens_per_sec
+        text = f"decode {settings.decode_tokens_per_sec:g} tokens/s on {target.name}"
+        if wanted >= before:
+            raise UserError(
+                f"the model is expected to {text} as it is ({1 / before:.1f})",
+                "build it without a cut, or ask for more",
+            )
+    return Aim(sec, wanted, wanted - 2 * TOLERANCE * before, wanted, text)
+
+
+def _size_aim(
+    info: CheckpointInfo, settings: Prune, count: Callable[[Shape], int], total: int
+) -> Aim:
+    ratio = _wanted(info, settings, total)
+    wanted, room = total * (1 - ratio), total * TOLERANCE
+    return Aim(count, wanted, wanted - room, wanted + room, f"ratio {ratio:.4f}")
 
 
 def _possible_axes(layout: Layout, settings: Prune) -> tuple[Prune, tuple[str, ...]]:
@@ -98,20 +170,19 @@ def _wanted(info: CheckpointInfo, settings: Prune, total: int) -> float:
     return ratio
 
 
-def _step(snap: int | str) -> int:
-    return snap if isinstance(snap, int) else 1
+def _steps(settings: Prune, block: int, original: Shape) -> list[int]:
+    """What widths are multiples of, the first that serves: whole blocks of the type, the smallest
+    blocks, and where the original's FFN fills no whole blocks either, what its width has."""
+    if settings.snap != "auto":
+        return [settings.snap if isinstance(settings.snap, int) else 1]
+    own = math.gcd(original.ffn, SMALLEST_BLOCK)
+    return list(dict.fromkeys((block, SMALLEST_BLOCK, own)))
 
 
 def _legal(
-    original: Shape,
-    layout: Layout,
-    settings: Prune,
-    ratio: float,
-    step: int,
-    count: Callable[[Shape], int],
+    original: Shape, layout: Layout, settings: Prune, aim: Aim, step: int
 ) -> Iterator[Shape]:
     """Shapes whose FFN width comes nearest to the aim, for every legal choice of the rest."""
-    total = count(original)
     heads = "groups" in settings.axes or (layout.heads_fill_hidden and "hidden" in settings.axes)
     for layers in _sizes(original.layers, 1, "layers" in settings.axes):
         for groups in _groups(original, step, heads):
@@ -119,8 +190,7 @@ def _legal(
                 shape = with_sizes(original, layers=layers, groups=groups, hidden=hidden)
                 if layout.heads_fill_hidden and shape.width("heads") != hidden:
                     continue
-                for ffn in _nearest_ffn(shape, total * (1 - ratio), step, count, settings):
-                    yield with_sizes(shape, ffn=ffn)
+                yield from _nearest_ffn(shape, aim, step, "ffn" in settings.axes)
 
 
 def _sizes(original: int, step: int, cut: bool) -> list[int]:
@@ -138,20 +208,12 @@ def _groups(original: Shape, step: int, cut: bool) -> list[int]:
     return [groups for groups in sizes if groups * per_group % step == 0]
 
 
-def _nearest_ffn(
-    shape: Shape, kept: float, step: int, count: Callable[[Shape], int], settings: Prune
-) -> Iterable[int]:
-    """The FFN widths on either side of the one that meets the aim."""
-    if "ffn" not in settings.axes:
-        return [shape.ffn]
-    full = count(shape)
-    per_channel = (full - count(with_sizes(shape, ffn=shape.ffn - 1))) or 1
-    exact = shape.ffn - (full - kept) / per_channel
-    below = int(exact // step * step)
-    found = {shape.ffn if width > shape.ffn - step < below + step else width
-             for width in (below, below + step)}  # fmt: skip
-    # Beyond either end the nearest is the end: an aim out of reach still has a nearest shape.
-    return sorted({min(max(width, min(step, shape.ffn)), shape.ffn) for width in found})
+def _nearest_ffn(shape: Shape, aim: Aim, step: int, cut: bool) -> Iterator[Shape]:
+    """The shape with the FFN widths on either side of the one that meets the aim. Beyond either end
+    it is the end: an aim out of reach still has a nearest shape."""
+    shapes = [with_sizes(shape, ffn=width) for width in reversed(_sizes(shape.ffn, step, cut))]
+    place = bisect.bisect_left(shapes, aim.wanted, key=aim.measure)
+    yield from shapes[max(0, place - 1) : place + 1]
 
 
 def _candidate(shape: Shape, parameters: int, total: int, step: int) -> Candidate:
@@ -168,13 +230,25 @@ def _notes(settings: Prune, block: int, step: int) -> tuple[str, ...]:
     )
 
 
-def _unreachable(ratio: float, made: list[Candidate]) -> UserError:
+def _unreachable(aim: Aim, made: list[Candidate]) -> UserError:
     if not made:
         return UserError("no smaller shape is legal", "name more axes, or a smaller snap")
-    near = sorted({round(one.ratio, 4) for one in made}, key=lambda found: abs(found - ratio))[:3]
-    best = min(made, key=lambda one: abs(one.ratio - ratio))
-    listed = ", ".join(f"{value:.4f}" for value in near)
+    by_distance = sorted(made, key=lambda one: abs(aim.measure(one.shape) - aim.wanted))
+    near = list(dict.fromkeys(f"{one.ratio:.4f}" for one in by_distance))[:3]
     return UserError(
-        f"ratio {ratio:.4f} cannot be met within {TOLERANCE} with legal shapes",
-        f"the nearest that can: {listed} ({best.shape.text()}); or name more axes",
+        f"{aim.text} cannot be met within {TOLERANCE} with legal shapes",
+        f"the nearest that can: {', '.join(near)} ({by_distance[0].shape.text()}); or name more "
+        "axes",
+    )
+
+
+def _too_fast(aim: Aim, made: list[Candidate]) -> UserError:
+    legal = [one for one in made if one.ratio <= MOST]
+    if not legal:
+        return UserError("no smaller shape is legal", "name more axes, or a smaller snap")
+    near = min(legal, key=lambda one: abs(aim.measure(one.shape) - aim.wanted))
+    return UserError(
+        f"no legal shape is expected to {aim.text}",
+        f"the nearest: {1 / aim.measure(near.shape):.1f} tokens/s ({near.shape.text()}); or name "
+        "more axes, or a smaller type",
     )

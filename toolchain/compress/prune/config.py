@@ -9,6 +9,7 @@ from typing import Any
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.layout import Layout
 from toolchain.compress.prune.shape import Shape, with_sizes
+from toolchain.layer_widths import KEY
 
 _CONFIG_FAULTS = (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError)
 
@@ -39,6 +40,16 @@ def sized_config(
     if target is not config:
         config["text_config"] = target
     return config
+
+
+def per_layer_config(
+    config: Mapping[str, Any], widths: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
+    """The config of a network with widths per layer; its plain sizes are those of the widest layer,
+    and the size of a head, which can no longer be told from them, is named."""
+    sizes = {name: max(values) for name, values in widths.items()}
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return {**config, **sizes, "head_dim": head_dim, KEY: dict(widths)}
 
 
 def read_by_transformers(config: Mapping[str, Any]) -> Any:

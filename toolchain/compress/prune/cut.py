@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from toolchain.compress.prune.layout import Layout, Place, parts
 from toolchain.compress.prune.scores import Scores
 from toolchain.compress.prune.shape import Shape
 
+Widths = Mapping[int, int]  # layer of the original → entries that it keeps
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -27,6 +30,17 @@ class Cut:
     groups: tuple[torch.Tensor, ...]
     ffn: tuple[torch.Tensor, ...]
     hidden: torch.Tensor
+
+    def text(self) -> str:
+        """For a reader; widths that differ between layers as the least and the most."""
+        groups = [len(self.groups[layer]) for layer in self.layers]
+        ffn = [len(self.ffn[layer]) for layer in self.layers]
+        if len(set(groups)) == len(set(ffn)) == 1:
+            return self.shape.text()
+        return (
+            f"{len(self.layers)} layers, {_range(groups)} groups of {self.shape.heads_per_group} "
+            f"heads, FFN {_range(ffn)}, hidden {self.shape.hidden}, vocabulary {self.shape.vocab}"
+        )
 
     def kept(self, axis: str, layer: int | None) -> torch.Tensor:
         """Indices along a tensor's axis."""
@@ -58,6 +72,11 @@ class Cut:
         return tensor.contiguous()
 
 
+def _range(widths: Sequence[int]) -> str:
+    least, most = min(widths), max(widths)
+    return str(most) if least == most else f"{least} to {most}"
+
+
 def choose_cut(
     original: Shape, shape: Shape, scores: Scores, kinds: Sequence[object] | None = None
 ) -> Cut:
@@ -71,6 +90,15 @@ def choose_cut(
         tuple(_best(one, shape.ffn) for one in scores.ffn),
         _best(scores.hidden, shape.hidden),
     )
+
+
+def with_widths(cut: Cut, scores: Scores, groups: Widths, ffn: Widths) -> Cut:
+    """The cut with a number of groups and of channels for each of its layers."""
+
+    def best(own: Sequence[torch.Tensor], counts: Widths) -> tuple[torch.Tensor, ...]:
+        return tuple(_best(score, counts.get(layer, 1)) for layer, score in enumerate(own))
+
+    return dataclasses.replace(cut, groups=best(scores.groups, groups), ffn=best(scores.ffn, ffn))
 
 
 def expected_cost(cut: Cut, scores: Scores) -> float:

@@ -45,7 +45,8 @@ class Layout(Strict):
     added to their weight), in a layer or outside (`final_norm`). `sums` name, where normalization
     comes after a sum, the norm that takes the sum with the output of a linear module.
     `embedding_by_width`: the network multiplies embeddings by the root of the hidden width.
-    `heads_fill_hidden`: the heads together must be as wide as the hidden width."""
+    `heads_fill_hidden`: the heads together must be as wide as the hidden width.
+    `per_layer_types` are those whose layers llama.cpp's architecture `deci` computes too."""
 
     model_types: tuple[str, ...] = Field(min_length=1)
     prefixes: tuple[str, ...] = ("",)
@@ -60,6 +61,7 @@ class Layout(Strict):
     embedding: str | None = None
     embedding_by_width: bool = False
     heads_fill_hidden: bool = False
+    per_layer_types: tuple[str, ...] = ()
     config: ConfigKeys
     tensors: dict[str, Axes]
     layer_tensors: dict[str, Axes]

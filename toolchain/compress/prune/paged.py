@@ -22,6 +22,7 @@ from common.errors import UserError
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.calibration import Batch
 from toolchain.compress.prune.layout import Layout, place_of, prefix_of
+from toolchain.layer_widths import network_class
 
 _LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
 Read = Callable[[str], torch.Tensor]
@@ -182,9 +183,8 @@ def _empty(folder: Path, config: Mapping[str, Any]) -> Any:
     import transformers
     from accelerate import init_empty_weights
 
-    name = (config.get("architectures") or [""])[0]
     try:
-        kind = getattr(transformers, name)
+        kind = network_class(config)
         own = transformers.AutoConfig.for_model(**_plain(config))
         with init_empty_weights(include_buffers=False):
             return kind._from_config(own, dtype=torch.float32)

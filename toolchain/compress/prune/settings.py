@@ -13,11 +13,12 @@ from common.strict import Strict
 
 Axis = Literal["layers", "groups", "ffn", "hidden"]
 MOST = 0.9
+AIMS = ("ratio", "parameters", "size_bytes", "decode_speedup", "decode_tokens_per_sec")
 
 
 class Prune(Strict):
-    """Settings of structured pruning. One of `ratio`, `parameters` and `size_bytes` says how much
-    goes; widths stay the same in all layers, so that every runtime loads the result."""
+    """Settings of structured pruning. One of the `AIMS` says how much goes; widths stay the same in
+    all layers, so that every runtime loads the result, unless `per_layer` is set."""
 
     ratio: float | None = Field(
         default=None, ge=0, le=MOST, description="share of all parameters to remove (default: 0.2)"
@@ -25,6 +26,12 @@ class Prune(Strict):
     parameters: int | None = Field(default=None, ge=1, description="parameters that stay, at most")
     size_bytes: int | None = Field(
         default=None, ge=1, description="size of the file in `quantization`, at most"
+    )
+    decode_speedup: float | None = Field(
+        default=None, gt=1, le=20, description="times as fast as the original, on the target"
+    )
+    decode_tokens_per_sec: float | None = Field(
+        default=None, gt=0, description="expected decode speed on the target, at least"
     )
     quantization: str | None = Field(
         default=None,
@@ -34,6 +41,11 @@ class Prune(Strict):
         default=("layers", "groups", "ffn"),
         min_length=1,
         description="what may be cut: layers, groups (heads of a KV group), ffn, hidden",
+    )
+    per_layer: bool = Field(
+        default=False,
+        description="each layer keeps its own number of heads and channels: GGUF only, and plain "
+        "transformers does not load the result",
     )
     score: Literal["activation", "magnitude", "taylor", "random"] = Field(
         default="activation", description="importance of heads, channels and widths"
@@ -58,9 +70,12 @@ class Prune(Strict):
     @property
     def wanted_ratio(self) -> float | None:
         """The ratio; None where another target is named."""
-        if self.ratio is None and self.parameters is None and self.size_bytes is None:
-            return 0.2
-        return self.ratio
+        return 0.2 if all(getattr(self, aim) is None for aim in AIMS) else self.ratio
+
+    @property
+    def aims_at_speed(self) -> bool:
+        """Whether a target's decode speed is asked for."""
+        return self.decode_speedup is not None or self.decode_tokens_per_sec is not None
 
     @property
     def file_type(self) -> str:
@@ -69,9 +84,8 @@ class Prune(Strict):
 
     @model_validator(mode="after")
     def _one_target(self) -> Prune:
-        given = [self.ratio, self.parameters, self.size_bytes]
-        if sum(value is not None for value in given) > 1:
-            raise ValueError("give one of ratio, parameters and size_bytes")
+        if sum(getattr(self, aim) is not None for aim in AIMS) > 1:
+            raise ValueError(f"give one of {', '.join(AIMS)}")
         if isinstance(self.snap, int) and self.snap < 1:
             raise ValueError("snap must be at least 1")
         return self

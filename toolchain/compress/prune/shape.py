@@ -11,6 +11,7 @@ from common.errors import UserError
 from toolchain.checkpoint import config_facts
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.layout import Layout, Place, parts, place_of, prefix_of
+from toolchain.layer_widths import layer_widths
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,11 @@ def _size(config: object, key: str) -> int:
 
 
 def _require_uniform(info: CheckpointInfo, layout: Layout, shape: Shape) -> None:
+    if layer_widths(info.config):
+        raise UserError(
+            "this model was already pruned with widths per layer",
+            "prune the model that it was made from",
+        )
     where = places(info, layout)
     for tensor in info.tensors:
         place = where[tensor.name]

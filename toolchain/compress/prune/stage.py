@@ -20,9 +20,11 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
 from toolchain.checkpoint.intake import FORMAT, measurements
 from toolchain.compress.prune.settings import Prune
+from toolchain.hf import idle_threads
 from toolchain.stage import Input, StageConfig
 
 if TYPE_CHECKING:
+    from targets.schema import Target
     from toolchain.checkpoint.info import CheckpointInfo
     from toolchain.compress.prune.calibration import Batch
     from toolchain.compress.prune.candidates import Candidate, Choices
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from toolchain.compress.prune.scores import Scores
 
 NAME = "prune"
-VERSION = 2
+VERSION = 3
 TOOLS = ("accelerate", "torch", "transformers")
 # Beyond it a candidate is chosen by its scores: making each would cost more than it tells.
 _MOST_MEASURED_BYTES = 4_000_000_000
@@ -39,18 +41,21 @@ _MEASURED_TOKENS = 4096
 
 
 class Config(StageConfig):
-    """`text` is the calibration text."""
+    """`text` is the calibration text; `target` the device profile whose decode speed is the aim."""
 
     text: Input
+    target: dict[str, Any] | None = None
     settings: Prune = Prune()
     trust_remote_code: bool = False
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Prune. Raises `UserError` when the aim cannot be met or the architecture is not known."""
+    from targets.schema import Target
     from toolchain.compress.prune.calibration import read_batches
     from toolchain.compress.prune.candidates import find_candidates
     from toolchain.compress.prune.layout import find_layout
+    from toolchain.compress.prune.per_layer import require_layout
     from toolchain.compress.prune.scores import score
 
     if source.format != FORMAT:
@@ -58,7 +63,10 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     start, settings = time.perf_counter(), config.settings
     info = inspect(source.path)
     layout = find_layout(info)
-    choices = find_candidates(info, layout, settings)
+    target = None if config.target is None else Target.model_validate(config.target)
+    if settings.per_layer:
+        require_layout(info, layout)
+    choices = find_candidates(info, layout, settings, target)
     batches = read_batches(
         config.text.path,
         source.path,
@@ -67,12 +75,14 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         trust_remote_code=config.trust_remote_code,
     )
     before = time.perf_counter()
-    scores = score(info, layout, batches, settings)
+    with idle_threads():
+        scores = score(info, layout, batches, settings)
     score_sec = time.perf_counter() - before
     maker = _Maker(source, info, layout, settings, batches, scores)
     chosen, tried = _choose(maker, choices)
     maker.make(chosen, out_dir)
     made = inspect(out_dir)
+    decode = _decode(choices, chosen, target, source, out_dir, settings.file_type)
     return artifacts.describe(
         out_dir,
         format=FORMAT,
@@ -84,11 +94,12 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             **measurements(made),
             "parameters_before": choices.parameters,
             "parameters_after": chosen.parameters,
-            "wanted_ratio": choices.ratio,
+            "aim": choices.aim.text,
             "ratio": chosen.ratio,
             "shape_before": choices.original.text(),
-            "shape": chosen.shape.text(),
+            "shape": maker.cut(chosen).text(),
             "sizes": _sizes(info, made, settings.file_type),
+            "decode": decode,
             "kept_layers": list(maker.cut(chosen).layers),
             "width_step": chosen.step,
             "notes": list(choices.notes),
@@ -121,9 +132,16 @@ class _Maker:
 
     def cut(self, candidate: Candidate) -> Cut:
         """What of the original stays."""
-        from toolchain.compress.prune.cut import choose_cut
+        from toolchain.compress.prune.cut import choose_cut, with_widths
+        from toolchain.compress.prune.per_layer import group_unit, spread
 
-        return choose_cut(self.shape, candidate.shape, self.scores, self.kinds)
+        cut = choose_cut(self.shape, candidate.shape, self.scores, self.kinds)
+        if not self.settings.per_layer:
+            return cut
+        unit = group_unit(cut, candidate.step)
+        groups = spread(self.scores.groups, cut.layers, cut.shape.groups, unit)
+        ffn = spread(self.scores.ffn, cut.layers, cut.shape.ffn, candidate.step)
+        return with_widths(cut, self.scores, groups, ffn)
 
     def cost(self, candidate: Candidate) -> float:
         """What the scores expect."""
@@ -152,7 +170,7 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
     by_score = sorted(choices.found, key=maker.cost)
     few = by_score[: maker.settings.candidates]
     if len(few) == 1 or maker.info.weight_bytes > _MOST_MEASURED_BYTES:
-        return few[0], [_record(few[0], maker.cost(few[0]), None)]
+        return few[0], [_record(maker, few[0], None)]
     fitted_on, measured_on = _halves(maker.batches)
     held = reference(maker.source.path, measured_on)
     klds = []
@@ -160,7 +178,7 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
         with TemporaryDirectory(prefix="edgeforge-prune-") as folder:
             klds.append(divergence(maker.make(candidate, Path(folder), fitted_on), held))
     best = min(range(len(few)), key=klds.__getitem__)
-    return few[best], [_record(c, maker.cost(c), kld) for c, kld in zip(few, klds, strict=True)]
+    return few[best], [_record(maker, c, kld) for c, kld in zip(few, klds, strict=True)]
 
 
 def _sizes(before: CheckpointInfo, after: CheckpointInfo, file_type: str) -> dict[str, Any]:
@@ -179,11 +197,33 @@ def _sizes(before: CheckpointInfo, after: CheckpointInfo, file_type: str) -> dic
     }
 
 
-def _record(candidate: Candidate, cost: float, kld: float | None) -> dict[str, Any]:
+def _decode(
+    choices: Choices,
+    chosen: Candidate,
+    target: Target | None,
+    source: Artifact,
+    out_dir: Path,
+    file_type: str,
+) -> dict[str, Any] | None:
+    """Decode speed before and after, as it is expected on the target and as llama.cpp has it on
+    this machine; None where speed was not the aim."""
+    from toolchain.compress.prune.speed import checkpoint_speeds
+
+    if choices.sec is None or target is None:
+        return None
+    expected = [round(1 / choices.sec(shape), 3) for shape in (choices.original, chosen.shape)]
     return {
-        "shape": candidate.shape.text(),
+        "target": target.name,
+        "expected_tokens_per_sec": expected,
+        "measured_tokens_per_sec": checkpoint_speeds([source.path, out_dir], file_type),
+    }
+
+
+def _record(maker: _Maker, candidate: Candidate, kld: float | None) -> dict[str, Any]:
+    return {
+        "shape": maker.cut(candidate).text(),
         "ratio": round(candidate.ratio, 4),
-        "expected_cost": round(cost, 6),
+        "expected_cost": round(maker.cost(candidate), 6),
         "kld": None if kld is None else round(kld, 6),
     }
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import write_json, write_text
+from toolchain.compress.prune.settings import AIMS
 from toolchain.report.svg import new_figure, save_svg
 
 if TYPE_CHECKING:
@@ -89,10 +90,9 @@ def sweep(
     made: list[tuple[float, Artifact]] = []
     skipped = []
     for ratio in ratios:
-        settings = config.settings.model_copy(
-            update={"ratio": ratio, "parameters": None, "size_bytes": None}
-        )
-        own = config.model_copy(update={"settings": settings})
+        aim = dict.fromkeys(AIMS) | {"ratio": ratio}
+        settings = config.settings.model_copy(update=aim)
+        own = config.model_copy(update={"settings": settings, "target": None})
         try:
             made.append((ratio, run_stage(stage, source, own, workspace, say)))
         except UserError as error:
@@ -101,7 +101,7 @@ def sweep(
         raise UserError("no ratio can be met", "; ".join(skipped))
     checkpoints = [source, *(artifact for _, artifact in made)]
     klds = [0.0, *_divergences(source, [artifact for _, artifact in made])]
-    files, speeds = _files(checkpoints, config, workspace, say)
+    files, speeds = _speeds(checkpoints, config, workspace, say)
     points = [
         Point(
             wanted=wanted,
@@ -154,28 +154,21 @@ def _divergences(source: Artifact, made: Sequence[Artifact]) -> list[float]:
     return [divergence(artifact.path, held) for artifact in made]
 
 
-def _files(
+def _speeds(
     checkpoints: Sequence[Artifact],
     config: Config,
     workspace: Workspace,
     say: Callable[[str], None],
-) -> tuple[list[Path | None], list[float | None]]:
+) -> tuple[Sequence[Path | None], Sequence[float | None]]:
     """Each as a GGUF in the type that was named, and its decode speed."""
-    from toolchain.compress.prune.speed import decode_tokens_per_sec
-    from toolchain.export.gguf import convert, quantize
-    from toolchain.pipeline import run_stage
+    from toolchain.compress.prune.speed import decode_tokens_per_sec, quantized
 
-    found: list[Path] = []
-    wanted = quantize.Config(quantization=config.settings.file_type)
     try:
-        for checkpoint in checkpoints:
-            whole = convert.Config(model_name=workspace.root.name)
-            gguf = run_stage(convert, checkpoint, whole, workspace, say)
-            found.append(run_stage(quantize, gguf, wanted, workspace, say).only(".gguf"))
+        found = quantized(checkpoints, config.settings.file_type, workspace, say)
     except UserError as error:
         say(f"no speeds: {error.problem}")
         return [None] * len(checkpoints), [None] * len(checkpoints)
-    return list(found), list(decode_tokens_per_sec(found))
+    return found, decode_tokens_per_sec(found)
 
 
 def _conclude(
@@ -200,9 +193,8 @@ def _write_recipe(path: Path, config: Config, ratio: float) -> None:
     from toolchain.recipe import shipped_text
 
     settings = config.settings.model_dump(mode="json", exclude_defaults=True)
-    aims = ("ratio", "parameters", "size_bytes")
     recipe = yaml.safe_load(shipped_text("prune-lora"))
-    recipe["prune"] = {**{k: v for k, v in settings.items() if k not in aims}, "ratio": ratio}
+    recipe["prune"] = {**{k: v for k, v in settings.items() if k not in AIMS}, "ratio": ratio}
     head = "# Written by edgeforge prune --sweep: the largest ratio before the cliff.\n"
     write_text(path, head + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
 

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
-from common.files import require_free_bytes
+from common.files import read_json, require_free_bytes
 from common.progress import progress_bar
 from runtimes.vendored import llama_cpp_folder
 from toolchain import artifact as artifacts
@@ -26,6 +27,7 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.weights import find_weights
 from toolchain.export.gguf import converter_errors
 from toolchain.export.gguf.tokenizer_map import pre_tokenizer_name, scores_from_merges
+from toolchain.layer_widths import layer_widths
 from toolchain.stage import StageConfig
 
 NAME = "convert"
@@ -71,7 +73,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     expected_bytes = elements * (4 if kind == "f32" else 2)
     require_free_bytes(out_dir, expected_bytes + _HEADER_BYTES, "the converted model")
     target = out_dir / f"model-{kind.upper()}.gguf"
-    request, complaint = _tokenizer_request(source.path)
+    request, complaint = _driver_request(source.path)
     arguments = [str(source.path), "--outtype", kind, "--outfile", str(target)]
     arguments += ["--model-name", config.model_name]
     outcome = _run_converter(arguments, request, target, expected_bytes)
@@ -95,15 +97,33 @@ def chosen_intermediate(intermediate: Intermediate, elements: int) -> str:
     return "f32" if elements * 4 <= _F32_LIMIT_BYTES else "f16"
 
 
-def _tokenizer_request(checkpoint: Path) -> tuple[dict[str, Any], UserError | None]:
-    """What the driver is to do about the tokenizer, and our complaint about its structure, which
-    counts only if the converter does not know the tokenizer either."""
-    request: dict[str, Any] = {"pre": None, "merge_scores": scores_from_merges(checkpoint)}
+def _driver_request(checkpoint: Path) -> tuple[dict[str, Any], UserError | None]:
+    """What the driver is to do otherwise than the converter, and our complaint about the
+    tokenizer's structure, which counts only if the converter does not know it either."""
+    config = read_json(checkpoint / "config.json")
+    request: dict[str, Any] = {
+        "pre": None,
+        "merge_scores": scores_from_merges(checkpoint),
+        "as_llama": _becomes_llama(config),
+        "layer_widths": layer_widths(config),
+        "head_dim": config.get("head_dim"),
+    }
     try:
         request["pre"] = pre_tokenizer_name(checkpoint)
     except UserError as error:
         return request, error
     return request, None
+
+
+def _becomes_llama(config: Mapping[str, Any]) -> bool:
+    """Widths per layer are for Llamas; and llama.cpp's Qwen2, which is a Llama with biases, wants
+    heads as wide as the hidden width, which its Llama does not."""
+    if layer_widths(config):
+        return True
+    head_dim, heads = config.get("head_dim"), config.get("num_attention_heads")
+    if config.get("architectures") != ["Qwen2ForCausalLM"] or head_dim is None or heads is None:
+        return False
+    return bool(head_dim * heads != config.get("hidden_size"))
 
 
 def _measurements(outcome: _Outcome, target: Path, kind: str) -> dict[str, Any]:

@@ -4,8 +4,10 @@
 
 The request file holds `pre` (the pre-tokenizer's name to use when the converter does not know the
 tokenizer, or null) and `merge_scores` (whether to give SentencePiece-type pieces without scores
-those that the order of merges implies). The driver adds what it did: `pre_name`, `pre_how`
-(`table`: known to the converter by hash; `structure`: the requested name), `merge_scores_used`.
+those that the order of merges implies), `as_llama` (whether to write it as a Llama, with
+`layer_widths` where its layers differ) and `head_dim` (as the config names it, or null). The driver
+adds what it did: `pre_name`, `pre_how` (`table`: known to the converter by hash; `structure`: the
+requested name), `merge_scores_used`.
 
 Nothing of this project is imported here: the converter brings its own gguf package, which differs
 from the published one of the same version.
@@ -59,6 +61,47 @@ def patch_missing_scores(request: dict[str, Any]) -> None:
     vocab.get_token_score = get_token_score
 
 
+def write_as_llama(widths: dict[str, list[int]]) -> None:
+    """Write the checkpoint as a Llama; with widths per layer as a `deci`, which is a Llama that has
+    them. Both want queries and keys in the order that the converter's Llama class makes."""
+    conversion: Any = importlib.import_module("conversion")
+    gguf = importlib.import_module("gguf")
+    base: Any = importlib.import_module("conversion.llama").LlamaModel
+
+    class AsLlama(base):  # type: ignore[misc]
+        model_arch = gguf.MODEL_ARCH.DECI if widths else gguf.MODEL_ARCH.LLAMA
+
+        hparams: dict[str, Any]
+
+        def set_gguf_parameters(self) -> None:
+            own = self.hparams
+            self.hparams = {**own, **widths}  # the writer takes lists
+            super().set_gguf_parameters()
+            self.hparams = own
+
+        def modify_tensors(self, data: Any, name: str, bid: int | None) -> Any:
+            own = self.hparams
+            if bid is not None:
+                self.hparams = {**own, **{key: value[bid] for key, value in widths.items()}}
+            yield from super().modify_tensors(data, name, bid)
+            self.hparams = own
+
+    conversion.get_model_class = lambda *_args, **_keywords: AsLlama
+
+
+def patch_dropped_head_size(head_dim: int) -> None:
+    """Granite's class drops the size of a head that the config names; what is left would be told
+    from the number of heads, wrongly where some were cut."""
+    base: Any = importlib.import_module("conversion.llama").LlamaModel
+    original = base.set_gguf_parameters
+
+    def set_gguf_parameters(self: Any) -> None:
+        self.hparams.setdefault("head_dim", head_dim)
+        original(self)
+
+    base.set_gguf_parameters = set_gguf_parameters
+
+
 def merge_scores(model: dict[str, Any]) -> dict[int, float]:
     """Token id to score, minus the rank of the first merge that makes the token."""
     scores: dict[int, float] = {}
@@ -83,6 +126,10 @@ def main() -> None:
     patch_unknown_tokenizer(request)
     if request.get("merge_scores"):
         patch_missing_scores(request)
+    if request.get("as_llama"):
+        write_as_llama(request.get("layer_widths") or {})
+    if request.get("head_dim"):
+        patch_dropped_head_size(request["head_dim"])
     script = converter / "convert_hf_to_gguf.py"
     sys.argv = [str(script), *arguments]
     try:
