@@ -87,10 +87,14 @@ class Accelerator(Strict):
 
 
 class QualityBudget(Strict):
-    """How much quantization may cost, against the unquantized file on held-out text."""
+    """How much quantization may cost, against the unquantized file on held-out text; and what a
+    whole recipe may, against the original checkpoint, where the device sets a limit."""
 
     max_kld: Positive
     min_task_share: Share
+    max_total_kld: Positive | None = None
+    min_total_task_share: Share | None = None
+    max_file_bytes: int | None = Field(default=None, ge=1)
 
 
 class Onnx(Strict):

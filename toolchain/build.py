@@ -15,18 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.files import folder_in_the_making
+from common.files import folder_in_the_making, write_json
 from common.locks import only_writer
 from toolchain import up_to_date
-from toolchain.chain import run_chain
+from toolchain.chain import State, run_chain
 from toolchain.job import BuildRequest, Job, as_exported, plan_of, require_room, settle
+from toolchain.ledger.keep import exported_within
 from toolchain.pipeline import say_on_stderr
 from toolchain.stage import Input
+from toolchain.trust.sums import LOG_FOLDER
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
     from toolchain.backend import Backend
     from toolchain.export.exported import Exported
+    from toolchain.ledger.budget import Broken
     from toolchain.plan import ModelPlan
     from toolchain.smoke import SmokeResult
 
@@ -68,18 +71,46 @@ def build(request: BuildRequest, say: Callable[[str], None] = say_on_stderr) -> 
 
 
 def _build(job: Job, key: str, say: Callable[[str], None]) -> BuildResult:
-    job, steps = run_chain(job, say)
+    state = run_chain(job, say)
     if "export" not in job.recipe.stages:
-        return BuildResult(steps[-1].path, up_to_date=False)
-    plan = plan_of(job)
-    exported = export_backend(job.backend)(job, plan, say)
+        made = state.job.source if state.rolled_back else state.steps[-1]
+        return BuildResult(made.path, up_to_date=False)
+    state, plan, exported = _exported(state, say)
+    job = state.job
     if "bundle" not in job.recipe.stages:
         return BuildResult(exported.model.path, up_to_date=False)
-    make_bundle(job, plan, steps, exported, say)
+    make_bundle(state, plan, exported, say)
     smoke = smoke_test(job, say) if "smoke" in job.recipe.stages else None
     result = BuildResult(job.bundle, up_to_date=False, smoke=smoke)
     up_to_date.write_log(job, key, passed=result.passed)
+    write_reports(job)
     return result
+
+
+def _exported(state: State, say: Callable[[str], None]) -> tuple[State, ModelPlan, Exported]:
+    """Export the chain's model; where that breaks a budget and may be undone, the one before."""
+    while True:
+        plan = plan_of(state.job)
+        exported = export_backend(state.job.backend)(state.job, plan, say)
+        after = exported_within(state, plan, exported, say)
+        if len(_undone(after)) == len(_undone(state)):
+            return after, plan, exported
+        state = after
+
+
+def _undone(state: State) -> tuple[Broken, ...]:
+    return state.ledger.rolled_back if state.ledger else ()
+
+
+def write_reports(job: Job) -> None:
+    """What depends on the machine, and the report of everything: into the bundle's log."""
+    from toolchain.ledger import file as ledger_file
+    from toolchain.report.files import write_report_files
+
+    own = ledger_file.read_ledger(job.bundle / ledger_file.FILE)
+    full = ledger_file.with_costs(own, job.workspace.events)
+    write_json(job.bundle / LOG_FOLDER / ledger_file.FILE, full)
+    write_report_files(job.bundle)
 
 
 def export_backend(backend: Backend) -> Export:
@@ -89,15 +120,14 @@ def export_backend(backend: Backend) -> Export:
 
 
 def make_bundle(
-    job: Job,
-    plan: ModelPlan,
-    steps: tuple[Artifact, ...],
-    exported: Exported,
-    say: Callable[[str], None],
+    state: State, plan: ModelPlan, exported: Exported, say: Callable[[str], None]
 ) -> Artifact:
     """Write OUT/<model>/<target>/, complete or not at all."""
     from toolchain.export import bundle
+    from toolchain.ledger.file import as_json
 
+    job, steps = state.job, state.steps
+    assert state.ledger is not None  # every chain begins one
     say("bundle …")
     config = bundle.Config(
         model=job.name,
@@ -117,6 +147,7 @@ def make_bundle(
         reference_quality=Input.of_artifact(exported.reference_quality),
         trust_remote_code=job.trust_remote_code,
         adapter=Input.of_artifact(exported.adapter) if exported.adapter else None,
+        ledger=as_json(state.ledger, job.budget),
     )
     with folder_in_the_making(job.bundle) as folder:
         return bundle.run(exported.model, config, folder)

@@ -1,6 +1,6 @@
 """The recipe's stages before the export: what they make of the checkpoint, step by step.
 
-    job, steps = run_chain(job, say)
+    state = run_chain(job, say)
 
 Each step takes what the step before it left: a checkpoint, perhaps with an adapter that is not
 merged yet. Another stage is one function here and one row in `_STEPS`.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.job import Job, settle_texts
+from toolchain.ledger.keep import Ledger, begun, noted
 from toolchain.pipeline import Workspace, run_stage
 from toolchain.rounds import run_rounds
 from toolchain.stage import Input
@@ -31,38 +32,49 @@ COMPANION_TASK, DATA_TASK = "checkpoint", "data"
 @dataclass(frozen=True)
 class State:
     """Where a chain stands. `job.source` is the checkpoint; `adapter` was trained on it and is not
-    merged; `data` are the prepared splits; `steps` is what was made so far."""
+    merged; `data` are the prepared splits; `steps` is what was made so far; `back` is the state
+    before the last change of the model, to go back to when that broke the budget."""
 
     job: Job
     adapter: Artifact | None = None
     data: Artifact | None = None
     steps: tuple[Artifact, ...] = ()
+    ledger: Ledger | None = None
+    back: State | None = None
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether a stage was undone; none follows it."""
+        return self.ledger is not None and bool(self.ledger.rolled_back)
 
     def after(self, made: Artifact, **changes: object) -> State:
         """The state once a step has made something."""
         return dataclasses.replace(self, steps=(*self.steps, made), **changes)  # type: ignore[arg-type]
 
 
-def run_chain(job: Job, say: Say) -> tuple[Job, tuple[Artifact, ...]]:
-    """The job with the checkpoint and texts that the chain leaves, and every artifact on the way.
+def run_chain(job: Job, say: Say) -> State:
+    """The job with the checkpoint and texts that the chain leaves, every artifact on the way, and
+    the ledger. A stage that broke the budget and was rolled back is the last one.
 
     Raises `UserError`; what was finished stays.
     """
     state = State(job)
     if job.data:
         state = _prepare(state, say)
+    state = begun(state, say)
     names = job.recipe.chain
     if job.recipe.rounds.most == 1:
-        state = _take(names, state, say)
-    else:
-        first = _take(names[:1], state, say)
-        state = run_rounds(first, lambda begun: _take(names[1:], begun, say), say)
-    return state.job, state.steps
+        return _take(names, state, say)
+    first = _take(names[:1], state, say)
+    return run_rounds(first, lambda now: _take(names[1:], now, say), say)
 
 
 def _take(names: Sequence[str], state: State, say: Say) -> State:
+    """The stages in order, each with its entry in the ledger; one that is undone is the last."""
     for name in names:
-        state = _STEPS[name](state, say)
+        state = noted(state, _STEPS[name](state, say), say)
+        if state.rolled_back:
+            break
     return state
 
 

@@ -22,6 +22,7 @@ VERBS = {
     "plan": "toolchain.commands.plan",
     "smoke": "toolchain.commands.smoke",
     "bench": "toolchain.commands.bench",
+    "report": "toolchain.commands.report",
     "ollama": "toolchain.commands.ollama",
     "evaluate": "toolchain.commands.evaluate",
     "chat": "toolchain.commands.chat",

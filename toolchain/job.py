@@ -96,7 +96,7 @@ class Job:
 
     @property
     def budget(self) -> dict[str, float]:
-        """`max_kld` and `min_task_share`: the recipe's where it sets them, else the target's."""
+        """The limits by name: the recipe's where it sets them, else the target's."""
         return quality_budget(self.recipe, self.target, self.backend)
 
 

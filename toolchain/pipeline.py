@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common.files import folder_in_the_making, sha256_json
+from common.files import folder_in_the_making, read_json, sha256_json, write_json
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
+from toolchain.cost import Cost, read_cost, watching
 from toolchain.stage import StageConfig, resume_folder
 
 STAGES_FOLDER = ".stages"
@@ -27,12 +27,14 @@ def say_on_stderr(line: str) -> None:
 
 @dataclass(frozen=True)
 class StageEvent:
-    """A stage that was run, or found finished, in this build."""
+    """A stage that was run, or found finished, in this build. `cost` is that of the run that made
+    it, in whatever build that was."""
 
     stage: str
     result: str
     reused: bool
     wall_sec: float = 0.0
+    cost: Cost | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The record for the build's log."""
@@ -88,14 +90,26 @@ def run_stage(
     """
     folder = stage_folder(stage, source, config, workspace)
     if finished(stage, source, config, workspace):
-        workspace.events.append(StageEvent(stage.NAME, folder.name, reused=True))
+        cost = _cost_of(folder)
+        workspace.events.append(StageEvent(stage.NAME, folder.name, reused=True, cost=cost))
         return artifacts.load(folder)
     say(f"{stage.NAME} …")
-    start = time.perf_counter()
-    with folder_in_the_making(folder) as partial:
+    with watching() as watch, folder_in_the_making(folder) as partial:
         stage.run(source, config, partial)
     shutil.rmtree(resume_folder(folder), ignore_errors=True)
-    wall_sec = time.perf_counter() - start
-    workspace.events.append(StageEvent(stage.NAME, folder.name, False, round(wall_sec, 3)))
-    say(f"{stage.NAME} done in {wall_sec:.1f} s")
+    cost = watch.cost
+    write_json(_cost_file(folder), cost.as_json())
+    event = StageEvent(stage.NAME, folder.name, reused=False, wall_sec=cost.wall_sec, cost=cost)
+    workspace.events.append(event)
+    say(f"{stage.NAME} done in {cost.wall_sec:.1f} s")
     return artifacts.load(folder)
+
+
+def _cost_file(folder: Path) -> Path:
+    """Beside the stage's folder, whose bytes are the same every time."""
+    return folder.with_name(f".{folder.name}.cost.json")
+
+
+def _cost_of(folder: Path) -> Cost | None:
+    path = _cost_file(folder)
+    return read_cost(read_json(path)) if path.is_file() else None

@@ -33,6 +33,7 @@ _EXPERTS_USED = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts"
 _LOOKUPS = ("position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
 _EMBEDDING = "token_embd.weight"
 _OUTPUT = "output.weight"
+_HF_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,29 @@ def plan_onnx(
         shape = dataclasses.replace(shape, kv_heads=0)
     planned = plan(shape, target, onnx_sizes(info, variants), "f32")
     return ModelPlan(shape, planned, "onnx-encoder" if encoder else "onnx")
+
+
+def plan_stored(info: CheckpointInfo, target: Target, backend: str = "gguf") -> Plan:
+    """The plan of the checkpoint's own tensors, unquantized: by arithmetic alone, in a moment."""
+    from targets.planner import TypeSize, plan
+
+    share = _experts(info).share
+    read = sum(
+        int(tensor.size_bytes * (share if ".experts." in tensor.name else 1.0))
+        for tensor in info.tensors
+        if info.tied_embeddings or not tensor.name.endswith(_HF_EMBEDDINGS)
+    )
+    size = TypeSize(
+        quantization="unquantized",
+        weights_bytes=info.weight_bytes,
+        bytes_read_per_token=min(read, info.weight_bytes),
+        bits_per_weight=8 * info.weight_bytes / info.parameters,
+        tensors=len(info.tensors),
+    )
+    shape = model_shape(info)
+    if backend == "onnx-encoder":
+        shape = dataclasses.replace(shape, kv_heads=0)
+    return plan(shape, target, [size], None if backend == "gguf" else "f32")
 
 
 def type_sizes(

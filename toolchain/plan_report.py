@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from toolchain.recipe import Recipe
 
 _LISTED_FALLBACKS = 4
+# Limits that a recipe or profile may set and need not.
+_LIMITS = (
+    *("max_total_kld", "min_total_task_share", "max_file_bytes"),
+    "min_decode_tokens_per_sec",
+)
 _HEADER = ("type", "weights", "bits/weight", "memory", "fits", "decode tok/s", "fallbacks")
 
 
@@ -32,10 +37,16 @@ def quality_budget(recipe: Recipe, target: Target, backend: str = "gguf") -> dic
     """The recipe's budget where it sets one, else the target's."""
     max_kld, share = recipe.quality.max_kld, recipe.quality.min_task_share
     own = target.quality.max_kld if backend == "gguf" else target.onnx.max_kld
-    return {
+    budget: dict[str, float] = {
         "max_kld": own if max_kld is None else max_kld,
         "min_task_share": target.quality.min_task_share if share is None else share,
     }
+    for name in _LIMITS:
+        asked = getattr(recipe.quality, name)
+        limit = getattr(target.quality, name, None) if asked is None else asked
+        if limit is not None:
+            budget[name] = limit
+    return budget
 
 
 def plan_json(found: ModelPlan, target: Target, recipe: Recipe) -> dict[str, Any]:

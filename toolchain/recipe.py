@@ -87,10 +87,18 @@ class Evaluate(Strict):
 
 
 class Quality(Strict):
-    """The quality budget; what is left out comes from the target's profile."""
+    """The budget; what is left out comes from the target's profile. `max_kld` and `min_task_share`
+    are what the export's quantization may cost; the `total` ones are against the original and hold
+    after every stage. A stage that breaks one stops the build, or with `roll_back` is undone: the
+    last model within budget is exported."""
 
     max_kld: float | None = Field(default=None, gt=0)
     min_task_share: float | None = Field(default=None, ge=0, le=1)
+    max_total_kld: float | None = Field(default=None, gt=0)
+    min_total_task_share: float | None = Field(default=None, ge=0, le=1)
+    max_file_bytes: int | None = Field(default=None, ge=1)
+    min_decode_tokens_per_sec: float | None = Field(default=None, gt=0)
+    on_broken: Literal["stop", "roll_back"] = "stop"
 
 
 class Rounds(Strict):
@@ -113,7 +121,8 @@ class Ollama(Strict):
 
 
 class Recipe(Strict):
-    """A whole recipe. `stages` run in the order given; `export` makes the model file."""
+    """A whole recipe. `stages` run in the order given; `export` makes the model file. `ledger`
+    measures the model after every stage that has no `evaluate` of its own."""
 
     name: str = ""
     description: str = ""
@@ -129,12 +138,18 @@ class Recipe(Strict):
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     quality: Quality = Quality()
+    ledger: bool = True
     ollama: Ollama = Ollama()
 
     @property
     def chain(self) -> tuple[str, ...]:
         """The stages before the export, in order."""
         return tuple(name for name in self.stages if name not in _BUNDLE_ORDER)
+
+    @property
+    def changes_model(self) -> bool:
+        """Whether a stage before the export makes another model."""
+        return any(name != "evaluate" for name in self.chain)
 
     @property
     def trains(self) -> bool:
@@ -174,9 +189,22 @@ class Recipe(Strict):
             faults += _round_faults(self.chain, self.distill.student is not None)
         if self.merge.separate and "merge" in self.stages:
             faults += _separate_faults(self.stages, self.finetune)
+        faults += _budget_faults(self)
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def _budget_faults(recipe: Recipe) -> list[str]:
+    """Budgets that nothing would be held against."""
+    if not recipe.changes_model:
+        return []
+    faults = []
+    if recipe.quality.max_total_kld is not None and not recipe.ledger:
+        faults.append("quality.max_total_kld is measured by the ledger: set ledger to true")
+    if recipe.quality.min_total_task_share is not None and recipe.chain[0] != "evaluate":
+        faults.append("quality.min_total_task_share: put evaluate first, for the original's score")
+    return faults
 
 
 def _chain_faults(

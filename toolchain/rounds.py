@@ -23,6 +23,8 @@ def run_rounds(first: State, one_round: Callable[[State], State], say: Say) -> S
     before, state = first.steps[-1], first
     for number in range(1, rounds.most + 1):
         made = one_round(state)
+        if made.rolled_back:  # the recipe's budget from the original ended it
+            return made
         parameters = made.job.info.parameters
         say(f"round {number} of at most {rounds.most}: {parameters / 1e6:.2f} M parameters")
         broken = broken_budget(before, made.steps[-1], rounds)

@@ -19,6 +19,7 @@ STAGES = {
     "distill": "toolchain.compress.distill.stage",
     "merge": "toolchain.compress.merge",
     "evaluate": "toolchain.evaluate.measure",
+    "probe": "toolchain.ledger.probe",
     "convert": "toolchain.export.gguf.convert",
     "convert-adapter": "toolchain.export.gguf.convert_adapter",
     "imatrix": "toolchain.export.gguf.imatrix",

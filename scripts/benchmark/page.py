@@ -7,30 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from benchmark.machine import NOT_READABLE
 from benchmark.page_strings import LANGUAGES, STRINGS
 from benchmark.page_tables import figures_table, quality_table
-from benchmark.plots import Bar, Line, bars, lines
 from benchmark.records import Result
+from toolchain.report.blocks import html_page
+from toolchain.report.plots import Bar, Line, bars, lines
 
-_STYLE = Path(__file__).with_name("page.css")
 _COLORS = 8
 
 
 def page(result: Result) -> str:
     """The page's text."""
-    links = "".join(f'<a href="#{code}">{name}</a>' for code, name in LANGUAGES.items())
     sections = "".join(_section(result, code) for code in LANGUAGES)
-    title = escape(f"{result.model}: {STRINGS['en']['title']}")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>\n{_STYLE.read_text(encoding='utf-8')}</style></head>\n"
-        f"<body><nav>{links}</nav>{sections}</body></html>\n"
-    )
+    return html_page(f"{result.model}: {STRINGS['en']['title']}", LANGUAGES, sections)
 
 
 def _section(result: Result, code: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from benchmark.plots import number
 from benchmark.records import Result
 from benchmark.table import ranged
+from toolchain.report.blocks import Table
+from toolchain.report.plots import number
 
 
 def figures_table(result: Result, words: Mapping[str, str]) -> str:
@@ -32,12 +32,7 @@ def quality_table(quality: Mapping[str, Any], words: Mapping[str, str]) -> str:
 
 def rows_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that scrolls sideways where the screen is narrow."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    inside = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="wide"><table>{inside}</table></div>'
+    return Table(header, rows).as_html()
 
 
 def _decoder_tables(

@@ -98,6 +98,7 @@ def answer_facts(row: dict[str, Any], answer: Answer) -> dict[str, Any]:
         "text": answer.text,
         "equal": is_equal(row, answer),
         "agreeing_share": agreement(row, answer),
+        "ttft_sec": answer.ttft_sec,
     }
 
 

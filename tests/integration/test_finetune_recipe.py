@@ -62,6 +62,24 @@ def test_the_report_puts_before_and_after_side_by_side(
     assert (built[0] / "loss_curve.svg").read_text("utf-8").startswith("<?xml")
 
 
+def test_the_ledger_has_every_stage_and_its_cost(built: tuple[Path, Path]) -> None:
+    own = json.loads((built[0] / "ledger.json").read_text("utf-8"))
+    entries = {entry["stage"]: entry for entry in own["entries"]}
+    assert list(entries) == ["original", "finetune", "merge", "Q8_0"]
+    assert all("cost" not in entry for entry in entries.values())
+    assert entries["merge"]["kld_mean"] > 0 == entries["original"]["kld_mean"]
+    assert entries["Q8_0"]["kld_mean"] == pytest.approx(entries["merge"]["kld_mean"], rel=0.2)
+    assert entries["Q8_0"]["compression_ratio"] > 1.8
+    assert entries["finetune"]["parameters"] > entries["merge"]["parameters"]
+    assert entries["merge"]["tasks"] and "exact_match" in entries["Q8_0"]["tasks"]["data"]
+    full = json.loads((built[0] / "log" / "ledger.json").read_text("utf-8"))
+    assert all(e["cost"]["peak_rss_bytes"] > 1e7 for e in full["entries"][1:])
+    page = (built[0] / "log" / "report.html").read_text("utf-8")
+    assert 'id="zh-CN"' in page and "Q8_0" in page
+    done = edgeforge("report", built[0])
+    assert done.returncode == 0 and "passed" in done.stdout and "report.html" in done.stdout
+
+
 def test_nothing_is_trained_again(built: tuple[Path, Path]) -> None:
     done = build(built[1])
     assert done.returncode == 0 and "up to date" in done.stdout  # type: ignore[attr-defined]

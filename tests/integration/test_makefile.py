@@ -132,7 +132,7 @@ def test_verbs_and_variables_are_those_of_the_command_line() -> None:
     called = set(re.findall(r"\$\(EDGEFORGE\) (\w+)", MAKEFILE))
     # Verbs with words of their own (a model, files, sub-verbs) are for the command alone.
     own = {"targets", "evaluate", "chat", "generate", "classify", "data", "finetune", "merge"}
-    own |= {"verify", "sign", "bundle", "serve", "prune", "prune-vocab", "sparsify"}
+    own |= {"verify", "sign", "bundle", "serve", "prune", "prune-vocab", "sparsify", "report"}
     own |= {"advise", "check", "distill", "teacher-cache"}
     assert called == set(VERBS) - own
     declared = re.search(r"^VARIABLES := (.*)$", MAKEFILE, re.MULTILINE)

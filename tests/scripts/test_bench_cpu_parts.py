@@ -21,7 +21,6 @@ from benchmark.fleet import Fleet, thread_counts, turns
 from benchmark.machine import NOT_READABLE, highest_bandwidths, load_summary
 from benchmark.page import page
 from benchmark.page_strings import STRINGS
-from benchmark.plots import Bar, Line, bars, lines, nice, number
 from benchmark.quality import manifest_quality
 from benchmark.records import FP32, INT8, EngineResult, EngineSpec, Measurement, Result
 from benchmark.settings import Settings
@@ -32,6 +31,7 @@ from benchmark.verdict import decoder_ratios, encoder_ratios, judge, quality_fau
 from common.errors import UserError
 from runtimes.cores import Load
 from runtimes.timed import TimedOptions
+from toolchain.report.plots import Bar, Line, bars, lines, nice, number
 
 EVIL = "<script>alert('x')</script> & \"co\""
 

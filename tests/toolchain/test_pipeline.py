@@ -47,6 +47,10 @@ def test_a_finished_stage_is_not_run_again(tmp_path: Path, stage: SimpleNamespac
         ("upper", False),
         ("upper", True),
     ]
+    # What it took the first time is still known, and stands beside the folder, not in it.
+    cost, kept = (event.cost for event in work.events)
+    assert cost == kept and cost is not None and cost.peak_rss_bytes > 1_000_000
+    assert cost.series and set(first.files) == {"out.txt"}
 
 
 def test_every_input_is_part_of_the_key(tmp_path: Path, stage: SimpleNamespace) -> None:
@@ -97,4 +101,5 @@ def test_what_a_stage_keeps_to_go_on_from_outlives_a_failure_and_goes_at_the_end
         run_stage(stage, source, Config(), work)
     done = run_stage(stage, source, Config(), work)
     assert done.file("steps.txt").read_text() == "2"
-    assert [path.name for path in work.stages.iterdir()] == [done.path.name]
+    cost = f".{done.path.name}.cost.json"
+    assert {path.name for path in work.stages.iterdir()} == {done.path.name, cost}

@@ -22,7 +22,7 @@ def state(parameters: int, rounds: Rounds, *steps: Any) -> Any:
     job = SimpleNamespace(
         recipe=SimpleNamespace(rounds=rounds), info=SimpleNamespace(parameters=parameters)
     )
-    return SimpleNamespace(job=job, steps=steps)
+    return SimpleNamespace(job=job, steps=steps, rolled_back=False)
 
 
 def run(rounds: Rounds, figures: list[tuple[float, float]]) -> tuple[Any, list[str]]:
@@ -47,6 +47,13 @@ def test_the_round_that_breaks_the_budget_goes() -> None:
     assert "perplexity 1.600 times the first, at most 1.5 allowed" in said[-1]
     last, said = run(Rounds(most=3, min_task_share=0.9), [(11, 0.8), (11, 0.7)])
     assert len(last.steps) == 2 and "data exact_match keeps 0.875" in said[-1]
+
+
+def test_a_round_that_the_ledger_undid_is_the_last() -> None:
+    rounds = Rounds(most=3)
+    first, undone = state(1000, rounds, measured(10.0, 0.8)), state(1000, rounds)
+    undone.rolled_back = True
+    assert run_rounds(first, lambda now: undone, lambda line: None) is undone
 
 
 def test_small_enough_is_enough() -> None:

@@ -86,7 +86,8 @@ def _as_text(result: BuildResult) -> str:
         f"{size(file['size_bytes'])}, {file['bits_per_weight']:.2f} bits per weight"
     )
     lines += [_gate_line(gate) for gate in manifest["gates"]]
-    lines.append(f"bundle: {shown} (read {shown}/report.md)")
+    whole = "log/report.html" if (result.bundle / "log" / "report.html").is_file() else "report.md"
+    lines.append(f"bundle: {shown} (read {shown}/{whole})")
     return "\n".join(lines)
 
 

@@ -98,6 +98,7 @@ def _here(args: argparse.Namespace) -> int:
         )
         return 0
     result = run_smoke(bundle, threads=args.threads, quick=args.quick, engine=args.engine)
+    _renew_report(bundle)
     if args.json:
         print(json.dumps(result.data, indent=2, ensure_ascii=False))
     else:
@@ -115,6 +116,7 @@ def _device(args: argparse.Namespace) -> int:
     show = (lambda line: None) if args.json else print
     outcome = smoke_on_device(job, show=show)
     write_devices(job.bundle)
+    _renew_report(job.bundle)
     if outcome.error is not None:
         print(_not_measured(outcome), file=sys.stderr)
         raise outcome.error
@@ -161,6 +163,7 @@ def _fleet(args: argparse.Namespace) -> int:
     outcomes = run_fleet(jobs, args.jobs or DEFAULT_JOBS)
     for bundle in bundles_of(outcomes):
         write_devices(bundle)
+        _renew_report(bundle)
     records = [outcome.as_json() for outcome in outcomes]
     if args.json:
         _print_json(records)
@@ -170,6 +173,15 @@ def _fleet(args: argparse.Namespace) -> int:
         if outcome.error is not None:
             print(f"\n{outcome.job.name}: {outcome.error}", file=sys.stderr)
     return 0 if all(outcome.verdict == "passed" for outcome in outcomes) else _FAILED
+
+
+def _renew_report(bundle: Path) -> None:
+    """The report tells what was just measured; a bundle without a ledger has no such report."""
+    from toolchain.ledger.file import FILE
+    from toolchain.report.files import write_report_files
+
+    if (bundle / FILE).is_file():
+        write_report_files(bundle)
 
 
 def _say_what(jobs: list[DeviceJob]) -> int:

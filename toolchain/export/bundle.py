@@ -2,7 +2,7 @@
 
     model-Q4_K_M.gguf  Modelfile (or model/ with an ONNX graph and what lies beside it)
     tokenizer/  prompts.jsonl  smoke_test.py  profile.json
-    manifest.json  report.md  report.zh-CN.md  LICENSE  artifact.json  SHA256SUMS
+    manifest.json  ledger.json  report.md  report.zh-CN.md  LICENSE  artifact.json  SHA256SUMS
 
 The expected answers come from the bundle's own smoke test in a process of its own, so that what is
 recorded and what is tested later run the same code with the same settings. Two builds of the same
@@ -29,6 +29,7 @@ from toolchain.export.manifest import bundle_license, make_manifest
 from toolchain.export.payload import payload_of
 from toolchain.export.prompts import write_rows
 from toolchain.export.smoke_script import smoke_script
+from toolchain.ledger.file import FILE as LEDGER_FILE
 from toolchain.report.write import LANGUAGES, report_name, write_report
 from toolchain.stage import Input, StageConfig
 from toolchain.train.result import CURVE
@@ -60,7 +61,7 @@ class Config(StageConfig):
     `base_files` its files' SHA-256; `steps` are what the recipe's chain made of it, `checkpoint`
     what was exported; `makers` are the export's stages before the model's own; `reference_quality`
     is the quality artifact of the unquantized file; `adapter` is a converted LoRA adapter that
-    goes beside the model.
+    goes beside the model; `ledger` is what `toolchain.ledger.file.as_json` gives.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Config(StageConfig):
     reference_quality: Input | None = None
     trust_remote_code: bool = False
     adapter: Input | None = None
+    ledger: dict[str, Any] | None = None
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
@@ -103,10 +105,13 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     profile = {**smoke_profile(config, model_file, stop_texts), "kind": payload.KIND}
     write_json(out_dir / PROFILE_FILE, profile)
     write_json(out_dir / PROFILE_FILE, {**profile, "recorded": record_answers(out_dir)})
+    if config.ledger is not None:
+        write_json(out_dir / LEDGER_FILE, config.ledger)
     manifest = make_manifest(source, model_file, config, ollama, digests(out_dir))
     write_json(out_dir / MANIFEST_FILE, manifest)
     for language in LANGUAGES:
-        write_text(out_dir / report_name(language), write_report(manifest, language))
+        told = {**manifest, "ledger": config.ledger}
+        write_text(out_dir / report_name(language), write_report(told, language))
     described = artifacts.describe(
         out_dir,
         format="bundle",
@@ -127,6 +132,8 @@ def smoke_profile(config: Config, model_file: str, stop_texts: Sequence[str]) ->
     own = accelerator.get("bandwidth_gb_per_sec") if target["gpu_layers"] != 0 else None
     thresholds = {name: value for name, value in smoke.items() if not name.endswith("_gib")}
     thresholds["max_peak_rss_bytes"] = int(smoke["max_peak_rss_gib"] * _GIB)
+    if slowest := config.budget.get("min_decode_tokens_per_sec"):
+        thresholds["min_decode_tokens_per_sec"] = slowest
     return {
         "schema": _PROFILE_SCHEMA,
         "model": config.model,

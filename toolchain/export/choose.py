@@ -15,7 +15,7 @@ from common.errors import UserError
 from toolchain.plan import AUTO
 
 if TYPE_CHECKING:
-    from targets.planner import Plan
+    from targets.planner import Candidate, Plan
     from toolchain.artifact import Artifact
     from toolchain.job import Job
 
@@ -70,6 +70,8 @@ def choose(
         planned = (size.quantization, size.weights_bytes, size.bits_per_weight)
         if not candidate.fits:
             tried.append(_without_figures(planned, PASSED_OVER, candidate.reason))
+        elif fault := _over_budget(candidate, job.budget):
+            tried.append(_without_figures(planned, PASSED_OVER, fault))
         elif found is not None:
             tried.append(_without_figures(planned, NOT_TRIED, "an earlier candidate was chosen"))
         else:
@@ -83,11 +85,22 @@ def choose(
     if found is None:
         raise UserError(
             f"no candidate of {job.target.name} keeps {job.name} within its quality budget",
-            "raise quality.max_kld or lower quality.min_task_share in a recipe, name a type with "
+            "change the budget that is named below (section quality of a recipe), name a type with "
             "quantization=…, or choose a larger target",
             details=[f"{record.quantization}: {record.reason}" for record in tried],
         )
     return Choice(found.quantized, found.quality, tuple(tried), found.within_budget)
+
+
+def _over_budget(candidate: Candidate, budget: Mapping[str, float]) -> str:
+    """What the plan alone tells to be outside the budget; empty when nothing is."""
+    size_bytes, speed = candidate.size.weights_bytes, candidate.decode_tokens_per_sec
+    if size_bytes > budget.get("max_file_bytes", size_bytes):
+        return f"{size_bytes} bytes exceed the budget {budget['max_file_bytes']:g}"
+    if speed < budget.get("min_decode_tokens_per_sec", 0.0):
+        least = budget["min_decode_tokens_per_sec"]
+        return f"about {speed:.3g} tokens/s expected, budget {least:g}"
+    return ""
 
 
 def plainly(quantized: Artifact, quality: Artifact) -> Tried:

@@ -74,7 +74,7 @@ def make_manifest(
         "exact": _exact(steps),
         "training": _training(steps),
         "evaluations": _evaluations(steps),
-        "samples": _samples(steps),
+        "samples": _samples(steps, config.reference_quality, config.quality),
         "recipe": reproducible(config.recipe),
         "plan": config.plan,
         "tried": list(config.tried),
@@ -205,10 +205,16 @@ def _evaluations(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
     return [reproducible(step.measurements) for step in steps if step.format == EVALUATION_FORMAT]
 
 
-def _samples(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
-    """The same prompts before and after, those first whose answers differ."""
+def _samples(
+    steps: Sequence[Artifact], reference: Input | None, quality: Input | None
+) -> list[dict[str, Any]]:
+    """The same prompts before and after, those first whose answers differ: of the chain's first and
+    last `evaluate`, or without two of them of the unquantized file and the exported one."""
     evaluations = [step for step in steps if step.format == EVALUATION_FORMAT]
     measured = [step for step in evaluations if ANSWERS in step.files]
+    if len(measured) < 2:
+        measured = [step for step in map(_loaded, (reference, quality)) if step is not None]
+        measured = [step for step in measured if ANSWERS in step.files]
     if len(measured) < 2:
         return []
     before, after = (
@@ -216,9 +222,9 @@ def _samples(steps: Sequence[Artifact]) -> list[dict[str, Any]]:
     )
     rows = [
         {
-            "task": old["task"],
+            "task": old.get("task"),
             "prompt": old["prompt"],
-            "reference": old["reference"],
+            "reference": old.get("reference", old.get("expected")),
             "before": old["answer"],
             "after": new["answer"],
         }

@@ -43,10 +43,19 @@ def devices_report(records: Sequence[Mapping[str, Any]], language: str = LANGUAG
 
 
 def device_table(records: Sequence[Mapping[str, Any]], language: str = LANGUAGES[0]) -> str:
-    """One row for each device."""
+    """One row for each device, in Markdown."""
+    return table("|".join(device_columns(language)), device_rows(records, language))
+
+
+def device_columns(language: str) -> list[str]:
+    """Titles of `device_rows`."""
     titles = [name_of(name, language) for name in _FIGURES]
-    columns = "|".join([*text("devices_columns", language).split("|"), *titles])
-    return table(columns, [_row(record, language) for record in records])
+    return [*(part.strip() for part in text("devices_columns", language).split("|")), *titles]
+
+
+def device_rows(records: Sequence[Mapping[str, Any]], language: str) -> list[list[str]]:
+    """The cells of each device."""
+    return [_row(record, language) for record in records]
 
 
 def plain_table(records: Sequence[Mapping[str, Any]]) -> str:

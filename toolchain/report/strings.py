@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from toolchain.report.page_strings import PAGE_NAMES_EN, PAGE_NAMES_ZH, PAGE_TEXTS
+
 LANGUAGES = ("en", "zh-CN")
 
 _TEXTS: dict[str, tuple[str, str]] = {
+    **PAGE_TEXTS,
     "title": ("{model} for {target}", "{model}：适用于 {target}"),
     "summary": (
         "**{verdict}** {type}, {size}, {bits} bits per weight, for {title}.",
@@ -242,6 +245,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
 
 # Names of gates and of the smoke test's checks.
 _NAMES_ZH = {
+    **PAGE_NAMES_ZH,
     "token ids": "token id",
     "chat prompt": "对话提示",
     "stop tokens": "停止 token",
@@ -316,6 +320,13 @@ _NAMES_ZH = {
 def name_of(name: str, language: str) -> str:
     """A gate's or check's name for readers; one that is not known stays as it is."""
     return name if language == LANGUAGES[0] else _NAMES_ZH.get(name, name)
+
+
+def spoken_name(name: str, language: str) -> str:
+    """The same in words: `peak_rss_bytes` as a person reads it."""
+    if language == LANGUAGES[0]:
+        return PAGE_NAMES_EN.get(name, name.replace("_", " "))
+    return name_of(name, language)
 
 
 def text(key: str, language: str, **values: object) -> str:

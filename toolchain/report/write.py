@@ -7,6 +7,7 @@ from typing import Any
 
 from toolchain.report import chain
 from toolchain.report.exact import exact
+from toolchain.report.ledger import ledger_blocks
 from toolchain.report.markdown import MISSING, escape, figure, size, table
 from toolchain.report.pruning import pruning
 from toolchain.report.sparsity import sparsity
@@ -25,8 +26,9 @@ def report_name(language: str) -> str:
 
 
 def write_report(manifest: Mapping[str, Any], language: str = LANGUAGES[0]) -> str:
-    """The report of a bundle's manifest as Markdown. The same manifest gives the same text."""
-    sections = (_summary, _chain, _gates, _tried, _types, _plan, _run, _provenance)
+    """The report of a bundle's manifest, with its `ledger` where there is one, as Markdown. The
+    same manifest gives the same text."""
+    sections = (_summary, _ledger, _chain, _gates, _tried, _types, _plan, _run, _provenance)
     parts = [section(manifest, language) for section in sections]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -66,6 +68,14 @@ def _chain(manifest: Mapping[str, Any], language: str) -> str:
         "training": chain.training(manifest, language),
     }
     return "\n\n".join(_section(key, language, body) for key, body in bodies.items() if body)
+
+
+def _ledger(manifest: Mapping[str, Any], language: str) -> str:
+    ledger = manifest.get("ledger")
+    if not ledger:
+        return ""
+    body = [block.as_markdown() for block in ledger_blocks(ledger, language)]
+    return _section("ledger", language, "\n\n".join(body))
 
 
 def _gates(manifest: Mapping[str, Any], language: str) -> str:

@@ -90,16 +90,57 @@ def lines(title: str, rows: Sequence[Line], x_title: str) -> str:
         parts.append(f'<path class="s{row.color}" d="M{path}"/>')
         parts += [f'<circle class="c{row.color}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>'
                   for x, y in spots]  # fmt: skip
-    y = top + height + 46
-    x = 0.0
+    legend, y = _legend([(row.label, row.color) for row in rows], top + height + 46)
+    return _figure(title, y + 8, [*parts, *legend])
+
+
+def scatter(
+    title: str,
+    rows: Sequence[Line],
+    x_title: str,
+    y_title: str,
+    limit: float | None = None,
+    *,
+    joined: bool = False,
+) -> str:
+    """Points on two true scales from 0, one label each; `joined` draws the lines between them.
+    Above `limit` the ground is marked: the cliff."""
+    right, top, height = 26, 22, 170
+    points = [point for row in rows for point in row.points]
+    most_x = nice(max([x for x, _ in points] + [1e-12]))
+    highest = max([y for _, y in points] + [1e-12])
+    if limit is not None and limit < 3 * highest:
+        highest = max(highest, 1.15 * limit)
+    most_y = nice(highest)
+    left = 8 + _CHARACTER * max(len(_tick(most_y * i / 4)) for i in range(5))
+    width = WIDTH - left - right
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + width * x / most_x, top + height - height * y / most_y
+
+    parts = [_text(0, 11, y_title, css="v")]
+    for i in range(5):
+        (x, _), (_, y) = place(most_x * i / 4, 0), place(0, most_y * i / 4)
+        parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{WIDTH - right}"/>')
+        parts.append(_text(left - 4, y + 4, _tick(most_y * i / 4), css="v e"))
+        parts.append(_text(x, top + height + 14, _tick(most_x * i / 4), css="v m"))
+    parts.append(_text(left + width / 2, top + height + 29, x_title, css="v m"))
+    if limit is not None and limit <= most_y:
+        _, y = place(0, limit)
+        parts.append(
+            f'<rect class="beyond" x="{left:.1f}" y="{top}" width="{width:.1f}" '
+            f'height="{y - top:.1f}"/><path class="cliff" d="M{left:.1f} {y:.1f}h{width:.1f}"/>'
+        )
     for row in rows:
-        needed = len(row.label) * _CHARACTER + 26
-        if x + needed > WIDTH and x > 0:
-            x, y = 0.0, y + 16
-        parts.append(f'<rect class="c{row.color}" x="{x:.1f}" y="{y - 8}" width="9" height="9"/>')
-        parts.append(_text(x + 13, y, row.label))
-        x += needed
-    return _figure(title, y + 8, parts)
+        spots = [place(x, y) for x, y in row.points]
+        if joined and len(spots) > 1:
+            path = "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
+            parts.append(f'<path class="s{row.color}" d="M{path}"/>')
+        else:
+            parts += [f'<circle class="c{row.color}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
+                      for x, y in spots]  # fmt: skip
+    legend, y = _legend([(row.label, row.color) for row in rows], top + height + 46)
+    return _figure(title, y + 8, [*parts, *legend])
 
 
 def number(value: float) -> str:
@@ -124,6 +165,24 @@ def _figure(title: str, height: float, parts: Sequence[str]) -> str:
         f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {WIDTH} {height:.0f}" '
         f'role="img" aria-label="{name}">{"".join(parts)}</svg></figure>'
     )
+
+
+def _tick(value: float) -> str:
+    """A number at an axis."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _legend(labels: Sequence[tuple[str, int]], y: float) -> tuple[list[str], float]:
+    """Labels with their colours from height `y` on, and the height of the last line."""
+    parts, x = [], 0.0
+    for label, color in labels:
+        needed = len(label) * _CHARACTER + 26
+        if x + needed > WIDTH and x > 0:
+            x, y = 0.0, y + 16
+        parts.append(f'<rect class="c{color}" x="{x:.1f}" y="{y - 8}" width="9" height="9"/>')
+        parts.append(_text(x + 13, y, label))
+        x += needed
+    return parts, y
 
 
 def _whisker(low: float, high: float, y: float) -> str:

@@ -1,0 +1,38 @@
+"""Write the whole report into a bundle's log: `report.html`, `report.md`, `report.json`.
+
+    write_report_files(Path("build/edgeforge-demo/laptop"))
+
+It lies in `log/` because it tells what was measured on machines and devices, which SHA256SUMS does
+not cover. One HTML page has both languages and needs no network.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.files import write_json, write_text
+from toolchain.report.blocks import html_page, html_section, markdown_page
+from toolchain.report.facts import read_facts
+from toolchain.report.page import sections, title
+from toolchain.report.strings import LANGUAGES
+from toolchain.report.write import report_name
+
+PAGE, DATA = "report.html", "report.json"
+_NAMES = dict(zip(LANGUAGES, ("English", "中文"), strict=True))
+
+
+def write_report_files(bundle: Path) -> Path:
+    """Write the report in all forms; the page's path. Raises `UserError` when the bundle's facts
+    cannot be read; nothing is written then."""
+    facts = read_facts(bundle)
+    log = bundle / "log"
+    log.mkdir(exist_ok=True)
+    parts = []
+    for language in LANGUAGES:
+        heading, body = title(facts, language), sections(facts, language)
+        parts.append(html_section(language, heading, body))
+        write_text(log / report_name(language), markdown_page(heading, body))
+    write_json(log / DATA, facts)
+    page = log / PAGE
+    write_text(page, html_page(title(facts, LANGUAGES[0]), _NAMES, "".join(parts)))
+    return page
