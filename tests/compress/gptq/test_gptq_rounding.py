@@ -12,10 +12,11 @@ from toolchain.compress.gptq.rounding import gptq
 
 
 def moments_of(width: int) -> torch.Tensor:
-    """Of inputs whose columns belong together."""
+    """Of inputs whose columns belong together: a few causes, and a little noise."""
     draw = torch.Generator().manual_seed(0)
-    mixing = torch.randn(width, width, generator=draw) * torch.logspace(-0.3, 0.3, width)
-    inputs = torch.randn(4 * width, width, generator=draw) @ mixing
+    mixing = torch.randn(width // 4, width, generator=draw) * torch.logspace(-0.3, 0.3, width)
+    inputs = torch.randn(4 * width, width // 4, generator=draw) @ mixing
+    inputs += 0.5 * torch.randn(4 * width, width, generator=draw)
     return inputs.T @ inputs / len(inputs)
 
 

@@ -27,7 +27,7 @@ _AGAIN = "make it again; a checkpoint that was changed afterwards has no use for
 
 @dataclass(frozen=True)
 class Exact:
-    """The plan of a training or rounding, and the blocks that it ended with, by the plan's names."""
+    """The plan of a training or rounding, and the blocks it ended with, by the plan's names."""
 
     plan: ExactPlan
     blocks: Mapping[str, NDArray[np.uint8]]
