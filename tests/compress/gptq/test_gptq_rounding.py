@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy
 import pytest
 import torch
@@ -9,6 +11,8 @@ import torch
 from runtimes.ggml_blocks import dequantize_rows, quantize_rows, row_bytes
 from runtimes.ggml_codes import grid
 from toolchain.compress.gptq.rounding import gptq
+from toolchain.compress.gptq.target import TwoInputs
+from toolchain.compress.prune.calibration import Batch
 
 
 def moments_of(width: int) -> torch.Tensor:
@@ -68,6 +72,22 @@ def test_as_published(kind: str) -> None:
     wanted = published(weight, moments, kind)
     same = (found - wanted).abs() < 1e-5
     assert float(same.float().mean()) > 0.98  # rounding of floats tips a code now and then
+
+
+def test_the_target_answers_as_before() -> None:
+    """Least squares on the tokens that count."""
+    draw = torch.Generator().manual_seed(2)
+    before = torch.randn(2, 40, 8, generator=draw)
+    now = before + 0.3 * torch.randn(2, 40, 8, generator=draw)
+    valid = torch.ones(2, 40, dtype=torch.bool)
+    valid[1, 25:] = False
+    layer = torch.nn.Sequential(torch.nn.Linear(8, 3, bias=False)).requires_grad_(False)
+    seen = TwoInputs("0")
+    seen.watch(layer, copy.deepcopy(layer), [Batch(valid, valid)], [now], [before], [{}])
+    weight = layer[0].weight
+    wanted = torch.linalg.lstsq(now[valid].double(), (before[valid] @ weight.T).double()).solution.T
+    found = seen.target(weight, damping=1e-9)
+    torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_inputs_that_never_come_and_blocks_of_zeros() -> None:

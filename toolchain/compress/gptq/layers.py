@@ -2,13 +2,16 @@
 
     for layer, blocks in rounded_layers(info, layout, batches, types, damping): ...
 
-One layer is in memory at a time. What a module sees went through all modules before it as they were
-rounded, those of its own layer too.
+One layer is in memory at a time, rounded and as it was. What a module sees went through all modules
+before it as they were rounded, those of its own layer too; what it is to answer is what it answered
+in the network as it was (Li et al. 2025, GPTAQ, arXiv:2504.02692).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +19,10 @@ import torch
 from runtimes.ggml_blocks import dequantize_rows
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.gptq.rounding import gptq
+from toolchain.compress.gptq.target import TwoInputs
 from toolchain.compress.prune.calibration import Batch
 from toolchain.compress.prune.layout import Layout
-from toolchain.compress.prune.paged import LayerInputs, open_paged, run_layer
+from toolchain.compress.prune.paged import open_paged, run_layer
 from toolchain.compress.sparse.layers import linear_weights
 from toolchain.compress.sparse.moments import InputMoments, require_numbers
 
@@ -27,6 +31,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WEIGHT = ".weight"
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that is being rounded, and as it was, with what enters each; `names` are its weights'
+    by its modules' names."""
+
+    module: Any
+    original: Any
+    names: Mapping[str, str]
+    batches: Sequence[Batch]
+    hidden: list[torch.Tensor]
+    hidden_before: list[torch.Tensor]
+    keywords: Sequence[dict[str, Any]]
 
 
 # As a decorator: a generator that waits inside `with` would switch gradients off for its caller.
@@ -43,40 +61,47 @@ def rounded_layers(
     own = linear_weights(info, layout)
     network = open_paged(info, layout)
     inputs = network.layer_inputs(batches)
-    for layer in range(network.layers):
+    before = list(inputs.hidden)
+    for number in range(network.layers):
         names = {
             place.rest.removesuffix(_WEIGHT): name
             for name, place in own.items()
-            if place.layer == layer and name in types
+            if place.layer == number and name in types
         }
-        with network.loaded(layer) as module:
-            blocks = _round_layer(module, layer, names, batches, inputs, types, damping)
-            for index, hidden in enumerate(inputs.hidden):
-                inputs.hidden[index] = run_layer(module, hidden, inputs.keywords[index][layer])
-        yield layer, blocks
+        keywords = [one[number] for one in inputs.keywords]
+        with network.loaded(number) as module:
+            original = copy.deepcopy(module)
+            layer = _Layer(module, original, names, batches, inputs.hidden, before, keywords)
+            blocks = _round_layer(layer, types, damping)
+            for index, called in enumerate(keywords):
+                inputs.hidden[index] = run_layer(module, inputs.hidden[index], called)
+                before[index] = run_layer(original, before[index], called)
+        yield number, blocks
 
 
 def _round_layer(
-    module: Any,
-    layer: int,
-    names: Mapping[str, str],
-    batches: Sequence[Batch],
-    inputs: LayerInputs,
-    types: Mapping[str, str],
-    damping: float,
+    layer: _Layer, types: Mapping[str, str], damping: float
 ) -> dict[str, NDArray[np.uint8]]:
     """Round the layer in place, the modules that run first before the others are measured."""
-    keywords = [one[layer] for one in inputs.keywords]
-    order = InputMoments(tuple(names), full=False)
-    order.watch(module, batches[:1], inputs.hidden, keywords)
+    order = InputMoments(tuple(layer.names), full=False)
+    order.watch(layer.module, layer.batches[:1], layer.hidden, layer.keywords)
     made = {}
     for parts in order.groups():
-        seen = InputMoments(tuple(parts), full=True)
-        seen.watch(module, batches, inputs.hidden, keywords)
+        seen = TwoInputs(parts[0])
+        seen.watch(
+            layer.module,
+            layer.original,
+            layer.batches,
+            layer.hidden,
+            layer.hidden_before,
+            layer.keywords,
+        )
         for part in parts:
-            linear, name = module.get_submodule(part), names[part]
-            require_numbers(name, linear.weight, seen.of(part))
-            made[name] = gptq(linear.weight, seen.of(part), types[name], damping)
+            linear, name = layer.module.get_submodule(part), layer.names[part]
+            require_numbers(name, linear.weight, seen.moments, seen.drift)
+            made[name] = gptq(
+                seen.target(linear.weight, damping), seen.moments, types[name], damping
+            )
             values = dequantize_rows(made[name], types[name], linear.weight.shape[1])
             linear.weight = torch.nn.Parameter(torch.from_numpy(values), requires_grad=False)
     return made

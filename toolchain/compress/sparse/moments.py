@@ -80,13 +80,20 @@ class InputMoments:
         return hook
 
 
+def damped(moments: torch.Tensor, damping: float) -> torch.Tensor:
+    """Moments that can be inverted, in float64: `damping` times the mean of the diagonal is added
+    to it; an input that is always 0 takes no part."""
+    found = moments.double()
+    dead = found.diagonal() == 0
+    found.diagonal()[dead] = 1
+    found.diagonal().add_(damping * found.diagonal().mean())
+    return found
+
+
 def inverse_root(moments: torch.Tensor, damping: float) -> torch.Tensor:
-    """Upper Cholesky factor of the inverse Hessian, [inputs, inputs]; an input that is always 0
-    takes no part. Raises `UserError` when there is none."""
-    hessian = 2 * moments.double()
-    dead = hessian.diagonal() == 0
-    hessian.diagonal()[dead] = 1
-    hessian.diagonal().add_(damping * hessian.diagonal().mean())
+    """Upper Cholesky factor of the inverse Hessian, [inputs, inputs]. Raises `UserError` when there
+    is none."""
+    hessian = damped(2 * moments, damping)
     try:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
         root: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
