@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from toolchain.compress.exact.sidecar import is_exact
 from toolchain.job import BuildRequest, Job, settle
 from toolchain.train.job import TrainJob
 
-DEMO = Path(__file__).parents[2] / "toolchain/assets/demo-model"
 _RECIPE = """
 stages: [distill]
 data: {{files: [{data}], split: [0.5, 0.25, 0.25]}}
@@ -53,16 +51,16 @@ def test_what_loses_more_than_plain_is_not_exported(job: Job) -> None:
 
 
 def test_blocks_rounded_by_calibration_go_on_in_the_place_of_the_model(tmp_path: Path) -> None:
-    model = Path(shutil.copytree(DEMO, tmp_path / "model"))
+    model = tiny_llama(tmp_path / "model", hidden=64, ffn=96)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "stages: [gptq, evaluate]\ngptq: {calibration_tokens: 2048}\n"
-        "evaluate: {max_tokens: 1024, task_examples: 1}\n"
+        "stages: [gptq]\ngptq: {calibration_tokens: 1024}\n"
+        "export: {calibration_tokens: 1024}\nevaluate: {max_tokens: 1024}\n"
     )
     job = settle(BuildRequest("laptop", str(model), recipe=str(recipe), out=tmp_path / "build"))
     said: list[str] = []
     after, steps = run_chain(job, said.append)
-    assert [step.stage for step in steps] == ["gptq", "exact-quality", "evaluate"]
+    assert [step.stage for step in steps] == ["gptq", "exact-quality"]
     measured = steps[1].measurements
     better = all(row["exact_kld"] <= row["plain_kld"] for row in measured["texts"])
     assert measured["kept"] == ("exact" if better else "plain") and measured["maker"] == "gptq"
