@@ -52,6 +52,11 @@ def row_bytes(type_name: str, columns: int) -> int:
     return type_size_bytes(type_name, (columns,))
 
 
+def block_columns(type_name: str) -> int:
+    """How many weights of a row a block of the type holds."""
+    return int(_traits(type_name).blck_size)
+
+
 def columns_of(type_name: str, size_bytes: int) -> int:
     """How many weights a row of so many bytes holds."""
     traits = _traits(type_name)

@@ -22,6 +22,7 @@ from toolchain.stage import Input
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
+    from toolchain.compress.gptq.settings import Gptq
     from toolchain.data.text import TextSource
 
 Say = Callable[[str], None]
@@ -162,6 +163,25 @@ def _sparsify(state: State, say: Say) -> State:
     return state.after(made, job=_on(job, made))
 
 
+def _gptq(state: State, say: Say) -> State:
+    return _better(state, _calibrated(state.job, state.job.recipe.gptq, say), say)
+
+
+def _calibrated(job: Job, settings: Gptq, say: Say) -> Artifact:
+    """The job's checkpoint, rounded by calibration."""
+    from toolchain.compress.gptq import stage as gptq
+
+    export = job.recipe.export
+    config = gptq.Config(
+        text=text_input(job, job.texts.calibration),
+        settings=settings,
+        tensor_types=export.tensor_types,
+        pure=export.pure,
+        trust_remote_code=job.trust_remote_code,
+    )
+    return run_stage(gptq, job.source, config, job.workspace, say)
+
+
 def _finetune(state: State, say: Say) -> State:
     from toolchain.train import finetune
 
@@ -208,8 +228,8 @@ def _distill(state: State, say: Say) -> State:
 
 
 def _better(state: State, made: Artifact, say: Say) -> State:
-    """Go on with the trained blocks, or with the model as it was where plain quantization loses
-    less on any text."""
+    """Go on with the blocks that were made, or with the model as it was where plain quantization
+    loses less on any text."""
     from toolchain.evaluate import exact_quality
     from toolchain.export.gguf.export import importance_matrix
 
@@ -231,7 +251,7 @@ def _better(state: State, made: Artifact, say: Say) -> State:
 
 
 def _near_and_far(job: Job) -> tuple[object, ...]:
-    """The held-out text of the training's kinds, and the project's own where that is another."""
+    """The held-out text of the kinds learned from, and the project's own where that is another."""
     from toolchain.data.text import default_text
     from toolchain.evaluate.exact_quality import FAR, NEAR, Text
 
@@ -245,10 +265,15 @@ def _near_and_far(job: Job) -> tuple[object, ...]:
 
 
 def _student(state: State, teacher: Artifact, say: Say) -> tuple[State, Artifact]:
-    """Who learns: the checkpoint that is named, one cut out of the teacher, or the chain's."""
+    """Who learns: the checkpoint that is named, one cut out of the teacher, the chain's, or that
+    rounded by calibration."""
     from toolchain.compress.distill.student import stage as student
 
     job, sizes = state.job, state.job.recipe.distill.fresh
+    if job.recipe.distill.exact_start == "gptq":
+        wanted = {"quantization": job.recipe.distill.exact}
+        made = _calibrated(job, job.recipe.gptq.model_copy(update=wanted), say)
+        return state.after(made), made
     if sizes is None:
         return state, job.student or job.source
     config = student.Config(
@@ -335,6 +360,7 @@ _STEPS: dict[str, Callable[[State, Say], State]] = {
     "prune": _prune,
     "prune-vocab": _prune_vocab,
     "sparsify": _sparsify,
+    "gptq": _gptq,
     "finetune": _finetune,
     "distill": _distill,
     "merge": _merge,

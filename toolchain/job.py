@@ -67,7 +67,7 @@ class Job:
     files, `texts` those of the checkpoint until the chain has prepared the data's own. `adapter` is
     one that stays separate from `source` in the bundle. `teacher` and `student` are the checkpoints
     that the recipe names for distillation, `teacher_cache` the cache. `unquantized` is the
-    checkpoint that `source`, trained in the blocks of its file, stands for: what the export loses
+    checkpoint that `source`, whose weights are blocks, stands for: what the export loses
     is measured against it.
     """
 
@@ -122,7 +122,7 @@ def settle(request: BuildRequest) -> Job:
             f"only GGUF keeps an adapter separate from its base, not {backend}",
             "take `separate: true` out of the recipe's merge",
         )
-    quantization = _trained_type(recipe, backend, quantization)
+    quantization = _block_type(recipe, backend, quantization)
     if recipe.prune.per_layer and "prune" in recipe.stages and backend != "gguf":
         raise UserError(
             f"widths per layer are for GGUF alone, not {backend}",
@@ -147,20 +147,21 @@ def settle(request: BuildRequest) -> Job:
     )
 
 
-def _trained_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
-    """The type to export: that of the blocks which the recipe trains, if it trains any. Raises
+def _block_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
+    """The type to export: that of the blocks which the recipe makes, if it makes any. Raises
     `UserError` when another was asked for."""
-    if not recipe.trains_blocks:
+    if recipe.blocks is None:
         return quantization
     from runtimes.quantizer import canonical_quantization
 
-    trained = canonical_quantization(recipe.distill.exact or "")
-    if backend == "gguf" and quantization in (AUTO, trained):
-        return trained
+    key, wanted = recipe.blocks
+    made = canonical_quantization(wanted)
+    if backend == "gguf" and quantization in (AUTO, made):
+        return made
     raise UserError(
-        f"distill.exact trains the blocks of {trained}, but the export makes {quantization}"
+        f"{key} makes the blocks of {made}, but the export makes {quantization}"
         + ("" if backend == "gguf" else f" ({backend})"),
-        f"set export.quantization (or quantization=) to {trained}, or distill.exact to the type "
+        f"set export.quantization (or quantization=) to {made}, or {key} to the type "
         "that is exported",
     )
 
@@ -257,7 +258,7 @@ def require_room(job: Job, found: ModelPlan) -> None:
     # ONNX is float32, and its exporter writes it twice for a moment.
     value_bytes = (4 if kind == "f32" else 2) if job.backend == "gguf" else 8
     unquantized = job.info.parameters * value_bytes
-    if job.recipe.trains_blocks:  # those of their values, in float32, as well
+    if job.recipe.blocks:  # those of their values, in float32, as well
         unquantized += job.info.parameters * 4
     candidates = [c.size.weights_bytes for c in found.plan.candidates if c.fits]
     logits = min(job.recipe.evaluate.max_tokens * (job.info.vocab_size or 0) * 4, _MAX_LOGITS_BYTES)

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from common.errors import UserError, near_names
 from common.strict import Strict, parse, read_yaml
 from toolchain.compress.distill.settings import Distill
+from toolchain.compress.gptq.settings import Gptq
 from toolchain.compress.prune.settings import Prune
 from toolchain.compress.prune_vocab.settings import Vocabulary
 from toolchain.compress.sparse.settings import Sparsify
@@ -24,10 +25,10 @@ RECIPES = Path(__file__).parent / "recipes"
 
 # What changes or measures the checkpoint, in any sensible order; then what makes the bundle.
 ChainStage = Literal[
-    "prune", "prune-vocab", "sparsify", "finetune", "distill", "merge", "evaluate"
+    "prune", "prune-vocab", "sparsify", "finetune", "distill", "merge", "gptq", "evaluate"
 ]
 BundleStage = Literal["export", "bundle", "smoke"]
-_CUTS = ("prune", "prune-vocab", "sparsify")
+_WHOLE = ("prune", "prune-vocab", "sparsify", "gptq", "export")  # take a whole model
 TRAINING = ("finetune", "distill")  # stages that need data; each has a section of its name
 _BUNDLE_ORDER = ("export", "bundle", "smoke")
 Scalar = bool | int | float | str
@@ -135,6 +136,7 @@ class Recipe(Strict):
     finetune: Finetune = Finetune()
     distill: Distill = Distill()
     merge: Merge = Merge()
+    gptq: Gptq = Gptq()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     quality: Quality = Quality()
@@ -162,6 +164,14 @@ class Recipe(Strict):
         return self.distill.exact is not None and "distill" in self.stages
 
     @property
+    def blocks(self) -> tuple[str, str] | None:
+        """The key that says what type's blocks a stage makes for the file, and the type; None when
+        the quantizer makes them."""
+        if self.trains_blocks:
+            return "distill.exact", self.distill.exact or ""
+        return ("gptq.quantization", self.gptq.quantization) if "gptq" in self.stages else None
+
+    @property
     def training(self) -> Finetune:
         """The settings by which the data are prepared: those of the first stage that trains."""
         first = next((name for name in self.stages if name in TRAINING), "finetune")
@@ -184,7 +194,9 @@ class Recipe(Strict):
         methods = {"finetune": self.finetune.method, "distill": self.distill.method}
         faults = _chain_faults(self.stages, methods, self.merge.adapter is not None)
         if self.trains_blocks:
-            faults += _exact_faults(self.stages, self.rounds.most)
+            faults += _exact_faults(self.stages, "distill", self.rounds.most)
+        if "gptq" in self.stages:
+            faults += _exact_faults(self.stages, "gptq", self.rounds.most)
         if self.rounds.most > 1:
             faults += _round_faults(self.chain, self.distill.student is not None)
         if self.merge.separate and "merge" in self.stages:
@@ -223,17 +235,18 @@ def _chain_faults(
             if adapter and not given_adapter:
                 faults.append(f"'{name}' follows an adapter not merged yet: put merge between")
             adapter, trained = methods[name] == "lora", name
-        elif name in (*_CUTS, "export") and adapter and not given_adapter:
+        elif name in _WHOLE and adapter and not given_adapter:
             faults.append(f"'{name}' takes a whole model: put merge after {trained}")
     return faults
 
 
-def _exact_faults(stages: Sequence[str], rounds: int) -> list[str]:
-    """Blocks that were trained ship: nothing changes the weights after that."""
-    last = len(stages) - 1 - stages[::-1].index("distill")
+def _exact_faults(stages: Sequence[str], maker: str, rounds: int) -> list[str]:
+    """Blocks that a stage made ship: nothing changes the weights after that."""
+    last = len(stages) - 1 - stages[::-1].index(maker)
     after = [name for name in stages[last + 1 :] if name not in ("evaluate", *_BUNDLE_ORDER)]
     after += ["another round"] if rounds > 1 else []
-    return [f"{name} after 'distill' would change the blocks that exact trained" for name in after]
+    made = "that exact trained" if maker == "distill" else "that it made"
+    return [f"{name} after '{maker}' would change the blocks {made}" for name in after]
 
 
 def _round_faults(chain: Sequence[str], given_student: bool) -> list[str]:

@@ -92,5 +92,5 @@ def test_a_plain_checkpoint_is_refused(
     config = exact_quality.Config(
         base=Input.of_artifact(base), imatrix=Input.of_artifact(base), texts=texts
     )
-    with pytest.raises(UserError, match="was not trained in the blocks"):
+    with pytest.raises(UserError, match="was not made of the blocks"):
         exact_quality.run(base, config, tmp_path)

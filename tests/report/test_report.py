@@ -105,8 +105,10 @@ def test_a_cut_vocabulary_says_what_other_text_costs(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("kept", ["exact", "plain"])
-def test_trained_blocks_say_what_they_gained_on_which_text(kept: str, language: str) -> None:
+@pytest.mark.parametrize(("kept", "maker"), [("exact", "distill"), ("plain", "gptq")])
+def test_own_blocks_say_what_they_gained_on_which_text(
+    kept: str, maker: str, language: str
+) -> None:
     row = {
         "name": "held|out",
         "kind": "near",
@@ -117,11 +119,13 @@ def test_trained_blocks_say_what_they_gained_on_which_text(kept: str, language: 
         "plain_top1_agreement": 0.96,
         "exact_top1_agreement": 0.98,
     }
-    facts = {"quantization": "Q4_0", "kept": kept, "texts": [row, {**row, "kind": "far"}]}
+    texts = [row, {**row, "kind": "far"}]
+    facts = {"quantization": "Q4_0", "maker": maker, "kept": kept, "texts": texts}
     report = write_report(manifest(exact=facts), language)
     for fact in ("held\\|out", "4096", "0.005", "0.001", "0.2", "96.00 % → 98.00 %"):
         assert fact in report, fact
-    assert text(f"exact_kept_{kept}", language, type="Q4_0") in report
+    made = text(f"exact_made_{maker}", language)
+    assert text(f"exact_kept_{kept}", language, type="Q4_0", made=made) in report
     assert text("exact_far", language) in report
     assert text("exact", language) not in write_report(manifest(), language)
 

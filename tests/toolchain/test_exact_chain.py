@@ -1,4 +1,4 @@
-"""The chain goes on with trained blocks only where they beat plain quantization."""
+"""The chain goes on with blocks of the model's own only where they beat plain quantization."""
 
 from __future__ import annotations
 
@@ -48,3 +48,22 @@ def test_what_loses_more_than_plain_is_not_exported(job: Job) -> None:
     assert is_exact(steps[1].path) and not is_exact(after.source.path)
     assert after.source.digest == job.source.digest and after.unquantized is None
     assert after.quantization == "Q4_0"
+
+
+def test_blocks_rounded_by_calibration_go_on_in_the_place_of_the_model(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "model", hidden=64, ffn=96)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "stages: [gptq]\ngptq: {calibration_tokens: 1024}\n"
+        "export: {calibration_tokens: 1024}\nevaluate: {max_tokens: 1024}\n"
+    )
+    job = settle(BuildRequest("laptop", str(model), recipe=str(recipe), out=tmp_path / "build"))
+    said: list[str] = []
+    after, steps = run_chain(job, said.append)
+    assert [step.stage for step in steps] == ["gptq", "exact-quality"]
+    measured = steps[1].measurements
+    better = all(row["exact_kld"] <= row["plain_kld"] for row in measured["texts"])
+    assert measured["kept"] == ("exact" if better else "plain") and measured["maker"] == "gptq"
+    assert any("Q4_0 rounded by calibration: KLD" in line for line in said)
+    assert is_exact(after.source.path) == better
+    assert (after.unquantized is not None) == better and after.quantization == "Q4_0"

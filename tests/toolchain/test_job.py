@@ -62,12 +62,23 @@ def test_calibrating_on_the_evaluation_text_is_refused(checkpoint: Path, tmp_pat
 def test_blocks_that_are_trained_are_exported(checkpoint: Path, tmp_path: Path) -> None:
     recipe = "stages: [distill, export]\ndata: {own: true}\ndistill: {exact: q4_k}\n"
     assert settled(checkpoint, tmp_path, recipe).quantization == "Q4_K_M"
-    with pytest.raises(UserError, match="trains the blocks of Q4_K_M, but the export makes Q8_0"):
+    with pytest.raises(UserError, match="makes the blocks of Q4_K_M, but the export makes Q8_0"):
         settled(checkpoint, tmp_path, f"{recipe}export: {{quantization: Q8_0}}\n")
     with pytest.raises(UserError, match=r"the export makes int8-mixed \(onnx\)"):
         settled(checkpoint, tmp_path, f"{recipe}export: {{quantization: int8-mixed}}\n")
     with pytest.raises(UserError, match="prune after 'distill' would change the blocks"):
         settled(checkpoint, tmp_path, recipe.replace("distill, export", "distill, prune, export"))
+
+
+def test_blocks_that_are_rounded_by_calibration_are_exported(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    recipe = "stages: [gptq, export]\ngptq: {quantization: q8_0}\n"
+    assert settled(checkpoint, tmp_path, recipe).quantization == "Q8_0"
+    with pytest.raises(UserError, match=r"gptq\.quantization makes the blocks of Q8_0, but the"):
+        settled(checkpoint, tmp_path, f"{recipe}export: {{quantization: Q4_0}}\n")
+    with pytest.raises(UserError, match="prune after 'gptq' would change the blocks"):
+        settled(checkpoint, tmp_path, recipe.replace("gptq, export", "gptq, prune, export"))
 
 
 def test_blocks_are_trained_on_general_text_beside_the_model_s_own(

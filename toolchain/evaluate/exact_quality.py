@@ -1,8 +1,8 @@
-"""Stage `exact-quality`: what training in the blocks of the file gained against plain quantization.
+"""Stage `exact-quality`: what blocks of a model's own gain against plain quantization.
 
 KLD to the unquantized model of both, the weights dequantized from the blocks that the file holds or
 would hold (plain: by the importance matrix, in llama.cpp's own mix), on held-out text of the
-training's kinds and on text of another kind. It runs in torch; the runtime's own rounding of
+kinds learned from and on text of another kind. It runs in torch; the runtime's own rounding of
 activations comes on top and is measured on the exported file by stage `quality`.
 """
 
@@ -33,17 +33,18 @@ from toolchain.hf import load_tokenizer, token_ids, torch_model
 from toolchain.stage import Input, StageConfig
 
 NAME = "exact-quality"
-VERSION = 1
+VERSION = 2
 TOOLS = ("llama-cpp-python", "torch", "transformers")
 FORMAT = "quality"
 RESULT = "exact.json"
 EXACT, PLAIN = "exact", "plain"
 NEAR, FAR = "near", "far"
-_KINDS = {NEAR: "held out, of the training's kinds", FAR: "another kind"}
+_KINDS = {NEAR: "held out, of the kinds learned from", FAR: "another kind"}
+_MADE = {"distill": "trained in its blocks", "gptq": "rounded by calibration"}
 
 
 class Text(Strict):
-    """A text to measure on. `kind` says whether training saw text like it (near)."""
+    """A text to measure on. `kind` says whether text like it was learned from (near)."""
 
     name: str
     kind: Literal["near", "far"]
@@ -65,11 +66,11 @@ class Config(StageConfig):
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Measure. `kept` is `exact`, or `plain` where a text has a lower KLD so. Raises `UserError`
-    for a checkpoint that was not trained in blocks."""
+    for a checkpoint without blocks of its own."""
     start = time.perf_counter()
     plan = read_plan(source.path)
     if plan is None:
-        raise UserError(f"{source.path} was not trained in the blocks of a file")
+        raise UserError(f"{source.path} was not made of the blocks of a file")
     with tempfile.TemporaryDirectory(dir=out_dir) as folder:
         found = _compared(source, config, plan, Path(folder))
     rows = [
@@ -87,6 +88,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     worse = any(e.kld_mean > p.kld_mean for p, e in zip(found[PLAIN], found[EXACT], strict=True))
     figures = {
         "quantization": plan.quantization,
+        "maker": source.stage,
         "texts": rows,
         "kept": PLAIN if worse else EXACT,
     }
@@ -110,7 +112,7 @@ def told(measured: Artifact) -> list[str]:
     """The figures in lines for people."""
     facts = measured.measurements
     lines = [
-        f"{facts['quantization']} trained in its blocks: KLD {row['exact_kld']:.5f}, plain "
+        f"{facts['quantization']} {_MADE[facts['maker']]}: KLD {row['exact_kld']:.5f}, plain "
         f"{row['plain_kld']:.5f}, on {row['tokens']} tokens of {row['name']} "
         f"({_KINDS[row['kind']]})"
         for row in facts["texts"]
@@ -118,7 +120,7 @@ def told(measured: Artifact) -> list[str]:
     if facts["kept"] == PLAIN:
         lines.append(
             "warning: on one text that is worse than plain quantization with an importance matrix, "
-            "so the plain file is kept; train longer, or on more kinds of text"
+            "so the plain file is kept; learn longer, or from more kinds of text"
         )
     return lines
 

@@ -104,12 +104,12 @@ def _over_budget(candidate: Candidate, budget: Mapping[str, float]) -> str:
 
 
 def plainly(quantized: Artifact, quality: Artifact) -> Tried:
-    """The record of the file that trained blocks took the place of."""
+    """The record of the file that blocks of the model's own took the place of."""
     figures = quantized.measurements
     return Tried(
-        quantization=f"{figures['quantization']} untrained",
+        quantization=f"{figures['quantization']} plain",
         verdict=PASSED_OVER,
-        reason="plain quantization, to compare with: the blocks of the file were trained",
+        reason="plain quantization, to compare with: the file has blocks of the model's own",
         size_bytes=int(figures["size_bytes"]),
         bits_per_weight=float(figures["bits_per_weight"]),
         mean_kld=float(quality.measurements["kld_mean"]),

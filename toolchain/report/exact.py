@@ -1,4 +1,4 @@
-"""The report's part on blocks that were trained: what that gained, and on which text."""
+"""The report's part on blocks of a model's own: what they gained, and on which text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolchain.report.strings import text
 
 
 def exact(manifest: Mapping[str, Any], language: str) -> str:
-    """KLD of plain and trained blocks on each text; empty when none were trained."""
+    """KLD of plain and own blocks on each text; empty when there are none."""
     facts = manifest.get("exact")
     if not facts:
         return ""
@@ -26,7 +26,8 @@ def exact(manifest: Mapping[str, Any], language: str) -> str:
         )
         for row in facts["texts"]
     ]
-    kept = text(f"exact_kept_{facts['kept']}", language, type=facts["quantization"])
+    made = text(f"exact_made_{facts['maker']}", language)
+    kept = text(f"exact_kept_{facts['kept']}", language, type=facts["quantization"], made=made)
     return f"{table(text('exact_columns', language), rows)}\n\n{kept}"
 
 

@@ -140,24 +140,26 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "带稀疏内核的运行时可将各层权重（位图加非零值，按检查点的数据类型）"
         "从 {dense} 存为 {bitmap}。",
     ),
-    "exact": ("Trained in its own blocks", "按文件格式训练"),
+    "exact": ("Blocks of its own", "专用量化块"),
     "exact_columns": (
-        "text | kind | tokens | KLD plain, with imatrix | KLD trained | ratio | top-1 agreement",
-        "文本 | 类型 | token 数 | 普通量化（含 imatrix）KLD | 训练后 KLD | 比值 | top-1 一致率",
+        "text | kind | tokens | KLD plain, with imatrix | KLD own blocks | ratio | top-1 agreement",
+        "文本 | 类型 | token 数 | 普通量化（含 imatrix）KLD | 专用块 KLD | 比值 | top-1 一致率",
     ),
-    "exact_near": ("held out, of the training's kinds", "留出文本，与训练同类"),
+    "exact_near": ("held out, of the kinds learned from", "留出文本，与所学文本同类"),
     "exact_far": ("another kind", "其他类型"),
     "exact_kept_exact": (
-        "The file holds the very {type} blocks that were trained, proven bit by bit. KLD is to the "
+        "The file holds the very {type} blocks that were {made}, proven bit by bit. KLD is to the "
         "unquantized model, computed with the weights of either file.",
-        "文件中的 {type} 块就是训练所得的块，已逐位验证。KLD 相对于未量化的模型，"
+        "文件中的 {type} 块就是{made}所得的块，已逐位验证。KLD 相对于未量化的模型，"
         "分别用两种文件中的权重计算。",
     ),
+    "exact_made_distill": ("trained (quantization-aware distillation)", "训练（量化感知蒸馏）"),
+    "exact_made_gptq": ("rounded by calibration (GPTQ)", "按校准文本取整（GPTQ）"),
     "exact_kept_plain": (
-        "**Plain {type} is kept**, because training lost more than it does on one of these texts: "
-        "train longer, or on more kinds of text.",
-        "**保留普通 {type}**：训练后的文件在其中一种文本上损失更大。"
-        "请延长训练，或使用更多类型的文本。",
+        "**Plain {type} is kept**, because the blocks that were {made} lose more than it does on "
+        "one of these texts: learn longer, or from more kinds of text.",
+        "**保留普通 {type}**：{made}所得的块在其中一种文本上损失更大。"
+        "请延长学习，或使用更多类型的文本。",
     ),
     "training": ("Training", "训练"),
     "figures_columns": ("figure | value", "指标 | 数值"),

@@ -265,9 +265,15 @@ def _write(
     settings = config.training
     if settings.method == "full":
         trust = config.trust_remote_code
-        exact = job.distillation.exact if job.distillation else None
+        taught = job.distillation
         result.write_checkpoint(
-            checkpoint, source, job.kind, out_dir, exact=exact, trust_remote_code=trust
+            checkpoint,
+            source,
+            job.kind,
+            out_dir,
+            exact=taught.exact if taught else None,
+            start=taught.start if taught else None,
+            trust_remote_code=trust,
         )
         keep_zeros(source.path, out_dir)
         return

@@ -22,12 +22,14 @@ Kind = Literal["causal", "classification"]
 
 class Distillation(Strict):
     """What a run needs beside its rows when its loss comes from a teacher: the checkpoint, or the
-    folder of its `cache`. With `exact` it computes with the weights of the file."""
+    folder of its `cache`. With `exact` it computes with the weights of the file, whose scales are
+    those of the blocks of the checkpoint `start` where that is given."""
 
     settings: Distill
     teacher: Path | None
     cache: Path | None = None
     exact: ExactPlan | None = None
+    start: Path | None = None
 
 
 class TrainJob(Strict):

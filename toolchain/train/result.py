@@ -74,16 +74,17 @@ def write_checkpoint(
     out: Path,
     *,
     exact: ExactPlan | None = None,
+    start: Path | None = None,
     trust_remote_code: bool,
 ) -> None:
     """A complete checkpoint in the base's type of numbers, with all that lay beside its weights.
     With `exact` its weights are the values of their blocks, in float32, and the blocks lie there
-    too."""
+    too, with the scales of the checkpoint `start` where that is given."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from toolchain.compress.exact.rounding import settle_blocks
-    from toolchain.compress.exact.sidecar import write_exact
+    from toolchain.compress.exact.rounding import held_grids, settle_blocks
+    from toolchain.compress.exact.sidecar import read_exact, write_exact
 
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     network = network_loader(auto, checkpoint).from_pretrained(
@@ -94,7 +95,8 @@ def write_checkpoint(
     )
     # Training keeps no cache and saves that with the config.
     network.config.use_cache = inspect(source.path).config.get("use_cache", True)
-    blocks = settle_blocks(network, exact) if exact else None
+    grids = held_grids(read_exact(start)) if start else None
+    blocks = settle_blocks(network, exact, grids) if exact else None
     network.save_pretrained(out, max_shard_size=_SHARD_SIZE)
     own = {INDEX, *(() if kind == "causal" else (CONFIG,))}
     names = (name for name in source.files if ".safetensors" not in name and name not in own)

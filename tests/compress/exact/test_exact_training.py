@@ -16,11 +16,14 @@ from train_runs import WORDS, class_rows, log_of, write_data
 
 from common.errors import UserError
 from runtimes.ggml_blocks import dequantize_rows
+from runtimes.ggml_codes import codes_of, with_codes
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.intake import open_checkpoint
 from toolchain.compress.distill import stage
 from toolchain.compress.distill.settings import Distill
 from toolchain.compress.exact.sidecar import read_exact
+from toolchain.compress.gptq import stage as gptq
+from toolchain.compress.gptq.settings import Gptq
 from toolchain.pipeline import Workspace, run_stage
 from toolchain.stage import Input
 from toolchain.train.finetune import data_input
@@ -116,6 +119,45 @@ def test_a_run_that_goes_on_gives_the_same_blocks(
     assert _train(base, texts, tmp_path / "cut", **wide).digest == whole.digest
 
 
+@pytest.mark.usefixtures("in_process")
+def test_training_from_calibrated_blocks_keeps_their_scales(
+    model: Path, texts: Path, tmp_path: Path
+) -> None:
+    source, _ = open_checkpoint(model, None)
+    calibration = tmp_path / "calibration.txt"
+    calibration.write_text("\n<|document|>\n".join(_TEXTS * 10), encoding="utf-8")
+    config = gptq.Config(text=Input.of_file(calibration), settings=Gptq())
+    start = run_stage(gptq, source, config, Workspace(tmp_path / "s"), lambda _line: None)
+
+    def train(begun: Artifact, **settings: Any) -> Artifact:
+        own = {"exact": "Q4_0", "exact_start": "gptq", "batch_size": 4, "learning_rate": 1e-3}
+        config = stage.Config(
+            data=data_input(texts),
+            teacher=Input.of_artifact(source),
+            settings=Distill(**{**own, **settings}),
+        )
+        return run_stage(stage, begun, config, Workspace(tmp_path / "w"), lambda _line: None)
+
+    made = train(start, epochs=3)
+    before, after = read_exact(start.path), read_exact(made.path)
+    assert after.plan.types == before.plan.types
+    moved = 0
+    for name, kind in after.plan.types.items():
+        zeros = numpy.zeros_like(codes_of(after.blocks[name], kind))
+        one, other = (with_codes(found.blocks[name], kind, zeros) for found in (before, after))
+        assert numpy.array_equal(one, other), name
+        moved += int((before.blocks[name] != after.blocks[name]).sum())
+    losses = [entry["eval_loss"] for entry in log_of(made) if "eval_loss" in entry]
+    assert moved and min(losses) < losses[0]
+    assert made.measurements["validation_loss"] == pytest.approx(
+        _divergence(made.path, model), rel=1e-4
+    )
+    with pytest.raises(UserError, match="the student has no blocks"):
+        train(source)
+    with pytest.raises(UserError, match="the student has blocks of Q4_0"):
+        train(start, exact="Q8_0")
+
+
 def test_settings_that_make_no_sense() -> None:
     settings = Distill(exact="Q4_0")
     assert (settings.alpha, settings.temperature, settings.rate) == (1.0, 1.0, 1e-4)
@@ -123,6 +165,7 @@ def test_settings_that_make_no_sense() -> None:
     for wrong, said in (
         ({"exact": "Q4_0", "method": "lora"}, "needs method full"),
         ({"exact": "Q4_0", "student": "x"}, "leave student out"),
+        ({"exact_start": "gptq"}, "exact_start belongs to exact"),
         ({"exact_every": 2}, "exact_every belongs to exact"),
     ):
         with pytest.raises(ValueError, match=said):

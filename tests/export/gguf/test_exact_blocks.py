@@ -95,7 +95,7 @@ def test_what_was_not_trained_stops_the_export(made: _Made, tmp_path: Path) -> N
     name = "model.layers.1.mlp.up_proj.weight"
     other = numpy.random.default_rng(0).normal(0, 0.02, (256, 256)).astype(numpy.float32)
     changed = {**exact.blocks, name: quantize_rows(other, "Q4_K")}
-    with pytest.raises(UserError, match=r"row 0 of blk.1.ffn_up.weight \(Q4_K\) is none that was"):
+    with pytest.raises(UserError, match=r"row 0 of blk.1.ffn_up.weight \(Q4_K\) is none of its"):
         write_blocks(source, file, replace(exact, blocks=changed))
     with pytest.raises(UserError, match="is Q6_K in the unquantized file"):
         write_blocks(file, file, exact)

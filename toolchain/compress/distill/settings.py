@@ -140,6 +140,12 @@ class Distill(Finetune):
         "(default: 4)",
     )
 
+    exact_start: Literal["nearest", "gptq"] = Field(
+        default="nearest",
+        description="exact: begin with the weights as they are, or with those rounded by "
+        "calibration (gptq), whose scales then stay (recipes)",
+    )
+
     @property
     def training(self) -> Finetune:
         """The settings of the training itself, as `finetune` has them."""
@@ -225,4 +231,6 @@ class Distill(Finetune):
             faults.append("exact trains the model itself: leave student out")
         if self.exact_every and not self.exact:
             faults.append("exact_every belongs to exact")
+        if self.exact_start != "nearest" and not self.exact:
+            faults.append("exact_start belongs to exact")
         return faults

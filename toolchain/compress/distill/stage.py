@@ -14,6 +14,7 @@ from common.errors import UserError
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
 from toolchain.compress.distill.settings import Distill
+from toolchain.compress.exact.settings import ExactPlan
 from toolchain.pipeline import say_on_stderr
 from toolchain.stage import Input
 from toolchain.train import finetune
@@ -85,6 +86,8 @@ def purpose(source: Artifact, config: Config) -> finetune.Purpose:
         from toolchain.compress.exact.plan import exact_plan
 
         exact = exact_plan(source, kind, config)
+        if settings.exact_start == "gptq":
+            _require_blocks(source, exact)
         # The values of the file, beside the float weights.
         held_bytes += inspect(source.path).parameters * _FLOAT_BYTES
     return finetune.Purpose(
@@ -92,7 +95,12 @@ def purpose(source: Artifact, config: Config) -> finetune.Purpose:
         version=VERSION,
         tools=TOOLS,
         parents=(config.teacher.digest,),
-        distillation=Distillation(settings=settings, teacher=teacher.absolute(), exact=exact),
+        distillation=Distillation(
+            settings=settings,
+            teacher=teacher.absolute(),
+            exact=exact,
+            start=source.path.absolute() if settings.exact_start == "gptq" else None,
+        ),
         teacher_bytes=held_bytes,
         figures={
             **_figures(source, parameters),
@@ -100,6 +108,20 @@ def purpose(source: Artifact, config: Config) -> finetune.Purpose:
         },
         ready=_other_tokens(source, config, kind) if settings.universal else None,
     )
+
+
+def _require_blocks(source: Artifact, plan: ExactPlan) -> None:
+    """Raise `UserError` where the student has no blocks of these types to begin with."""
+    from toolchain.compress.exact.sidecar import read_plan
+
+    begun = read_plan(source.path)
+    if begun is None or begun.types != plan.types:
+        has = f"blocks of {begun.quantization}" if begun else "no blocks"
+        raise UserError(
+            f"distill.exact_start gptq begins with blocks of {plan.quantization}, and the student "
+            f"has {has}",
+            "let a recipe's stage distill make them, or leave exact_start out",
+        )
 
 
 def _from_cache(source: Artifact, config: Config, cache: Input) -> finetune.Purpose:

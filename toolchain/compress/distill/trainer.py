@@ -16,8 +16,9 @@ from toolchain.compress.distill.matching import FILE, attach, valid_places
 from toolchain.compress.distill.on_policy import is_own_turn, own_answers
 from toolchain.compress.distill.settings import Distill
 from toolchain.compress.distill.teacher import open_teacher
-from toolchain.compress.exact.rounding import ExactWeights
-from toolchain.train.job import TrainJob
+from toolchain.compress.exact.rounding import ExactWeights, held_grids
+from toolchain.compress.exact.sidecar import read_exact
+from toolchain.train.job import Distillation, TrainJob
 from toolchain.train.points import Points
 from toolchain.train.trainer import EdgeTrainer
 
@@ -37,8 +38,7 @@ class DistillTrainer(EdgeTrainer):
         self.parts = _part_names(self._settings)
         self.validated = ("loss", *self.parts)
         self._since_log = self._no_sums()
-        plan = job.distillation.exact
-        self._exact = ExactWeights(network, plan.types, plan.every) if plan else None
+        self._exact = _exact_weights(network, job.distillation)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """With `exact`, forward and backward are those of the file's weights."""
@@ -135,6 +135,13 @@ class DistillTrainer(EdgeTrainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._matching is not None:
             self._matching.load_state_dict(load_file(Path(resume_from_checkpoint) / FILE))
+
+
+def _exact_weights(network: Any, job: Distillation) -> ExactWeights | None:
+    if job.exact is None:
+        return None
+    grids = held_grids(read_exact(job.start)) if job.start else None
+    return ExactWeights(network, job.exact.types, job.exact.every, grids)
 
 
 def _part_names(settings: Distill) -> tuple[str, ...]:

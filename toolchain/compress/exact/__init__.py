@@ -1,1 +1,1 @@
-"""Training in the very blocks that the model ships in, and handing those blocks to the export."""
+"""The very blocks that a model ships in: training in them, and handing them to the export."""

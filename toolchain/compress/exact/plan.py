@@ -1,7 +1,9 @@
-"""Settle what a training in blocks will be: the types of all weights, and what cannot be done."""
+"""Settle what blocks a model gets before its file is written: the types of all weights, and what
+cannot be done."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
@@ -13,6 +15,7 @@ from toolchain.compress.exact.types import block_types
 from toolchain.compress.sparse.record import kept_tensors
 from toolchain.train.job import Kind
 from toolchain.train.network import empty_network
+from toolchain.train.settings import Finetune
 
 if TYPE_CHECKING:
     from toolchain.compress.distill.stage import Config
@@ -24,33 +27,51 @@ def exact_plan(source: Artifact, kind: Kind, config: Config) -> ExactPlan:
     """The plan of a distillation with `exact`. Raises `UserError` for a type without blocks, a
     model that has no GGUF form, and zeros that are to be kept."""
     settings = config.settings
-    quantization = canonical_quantization(settings.exact or "")
-    if quantization in _NO_BLOCKS:
-        raise UserError(f"distill.exact: {quantization} has no blocks", "take Q4_0, Q8_0 or Q4_K_M")
     if kind != "causal":
         raise UserError(
             "distill.exact trains the blocks of a GGUF, and a classifier has none",
             "leave exact out",
         )
+    plan = block_plan(
+        source,
+        "distill.exact",
+        settings.exact or "",
+        tensor_types=config.tensor_types,
+        pure=config.pure,
+        trust_remote_code=config.trust_remote_code,
+    )
+    return plan.model_copy(update={"every": settings.exact_every})
+
+
+def block_plan(
+    source: Artifact,
+    key: str,
+    quantization: str,
+    *,
+    tensor_types: Mapping[str, str],
+    pure: bool,
+    trust_remote_code: bool = False,
+) -> ExactPlan:
+    """The types of a model's weights in its file; `key` is the recipe's key that asks for them.
+    Raises as `exact_plan`."""
+    quantization = canonical_quantization(quantization)
+    if quantization in _NO_BLOCKS:
+        raise UserError(f"{key}: {quantization} has no blocks", "take Q4_0, Q8_0 or Q4_K_M")
     if kept_tensors(source.path):
         raise UserError(
             "the base's zeros are to be kept, and blocks need not hold a zero",
-            "leave exact out, or set sparsify.keep_masks to false",
+            f"leave {key} out, or set sparsify.keep_masks to false",
         )
     network = empty_network(
-        source.path, kind, (), config.training, trust_remote_code=config.trust_remote_code
+        source.path,
+        "causal",
+        (),
+        Finetune(method="full"),
+        trust_remote_code=trust_remote_code,
     )
     types = block_types(
-        inspect(source.path),
-        network,
-        quantization,
-        tensor_types=config.tensor_types,
-        pure=config.pure,
+        inspect(source.path), network, quantization, tensor_types=tensor_types, pure=pure
     )
     return ExactPlan(
-        quantization=quantization,
-        types=types,
-        tensor_types=config.tensor_types,
-        pure=config.pure,
-        every=settings.exact_every,
+        quantization=quantization, types=types, tensor_types=dict(tensor_types), pure=pure
     )

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from runtimes.ggml_blocks import dequantize_rows, quantize_rows
+from runtimes.ggml_codes import CODED
+from toolchain.compress.exact.grid import Grid
 from toolchain.compress.exact.settings import ExactPlan
 from toolchain.compress.exact.sidecar import Exact
 
@@ -34,12 +36,19 @@ _SLOW_EVERY = 4
 class ExactWeights:
     """Float weights and, beside them, their values in the file. `types` maps names of the network's
     parameters to tensor types; `every` is after how many steps the blocks of slow types are found
-    anew (by default 4), the others' after each."""
+    anew (by default 4), the others' after each. Weights of `grids` keep these scales."""
 
-    def __init__(self, network: Any, types: Mapping[str, str], every: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Any,
+        types: Mapping[str, str],
+        every: int | None = None,
+        grids: Mapping[str, Grid] | None = None,
+    ) -> None:
         parameters = dict(network.named_parameters())
         self._own = {name: (parameters[name], kind) for name, kind in types.items()}
         self._every = every or _SLOW_EVERY
+        self._grids = grids or {}
         self._values: dict[str, torch.Tensor] = {}
         self._found_at: dict[str, int] = {}
 
@@ -66,22 +75,35 @@ class ExactWeights:
             self.forget()
         for name, (parameter, kind) in self._own.items():
             before = self._found_at.get(name)
-            every = self._every if _is_slow(kind) else 1
+            grid = self._grids.get(name)
+            every = self._every if _is_slow(kind) and grid is None else 1
             if before is None or step is None or step - before >= every:
-                self._values[name] = rounded(parameter.data, kind)
+                weight = parameter.data
+                self._values[name] = grid.values(weight) if grid else rounded(weight, kind)
                 if step is not None:
                     self._found_at[name] = step
 
 
-def settle_blocks(network: Any, plan: ExactPlan) -> Exact:
-    """Turn the network's float weights into those of the file, for good; their blocks."""
+def held_grids(exact: Exact) -> dict[str, Grid]:
+    """The grids of the blocks whose scales can be held; weights of other types are left out."""
+    return {
+        name: Grid.of(blocks, exact.plan.types[name])
+        for name, blocks in exact.blocks.items()
+        if exact.plan.types[name] in CODED
+    }
+
+
+def settle_blocks(network: Any, plan: ExactPlan, grids: Mapping[str, Grid] | None = None) -> Exact:
+    """Turn the network's float weights into those of the file, for good; their blocks, with the
+    scales of `grids` where there are such."""
     import torch
 
     blocks = {}
     parameters = dict(network.named_parameters())
     for name, kind in plan.types.items():
         weight = parameters[name]
-        blocks[name] = quantize_rows(_rows(weight), kind)
+        grid = (grids or {}).get(name)
+        blocks[name] = grid.blocks(weight.data) if grid else quantize_rows(_rows(weight), kind)
         values = dequantize_rows(blocks[name], kind, weight.shape[1])
         weight.data = torch.from_numpy(values).to(weight.device)
     return Exact(plan, blocks)

@@ -1,4 +1,4 @@
-"""What a network is trained to be in its file: settled before training, kept in the job."""
+"""What a network is to be in its file: settled before its blocks are made."""
 
 from __future__ import annotations
 

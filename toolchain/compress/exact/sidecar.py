@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 FILE = f"{COMPANION_FOLDER}/exact.safetensors"
 _PLAN = "plan"
-_AGAIN = "distil it again; a checkpoint that was changed afterwards has no use for its blocks"
+_AGAIN = "make it again; a checkpoint that was changed afterwards has no use for its blocks"
 
 
 @dataclass(frozen=True)
 class Exact:
-    """The plan of a training, and the blocks that it ended with, by the plan's names."""
+    """The plan of a training or rounding, and the blocks it ended with, by the plan's names."""
 
     plan: ExactPlan
     blocks: Mapping[str, NDArray[np.uint8]]
@@ -43,7 +43,7 @@ def write_exact(folder: Path, exact: Exact) -> None:
 
 
 def is_exact(folder: Path) -> bool:
-    """Whether the checkpoint in the folder was trained in its blocks."""
+    """Whether the checkpoint in the folder has blocks of its own."""
     return (folder / FILE).is_file()
 
 

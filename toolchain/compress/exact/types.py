@@ -18,7 +18,7 @@ from toolchain.gguf_names import weight_names
 from toolchain.plan import predicted_tensors
 
 _UNQUANTIZED = "F32"
-_MENDED_ELSEWHERE = "train it without distill.exact, and quantize it with an importance matrix"
+_MENDED_ELSEWHERE = "leave distill.exact and gptq out, and quantize with an importance matrix"
 
 
 def block_types(
@@ -71,7 +71,6 @@ def _owner(network: Any, parameter: str) -> Any:
 
 def _other_form(name: str) -> UserError:
     return UserError(
-        f"{name} cannot be trained in its blocks: the network keeps it in another form than the "
-        "file",
+        f"{name} cannot get blocks of its own: the network keeps it in another form than the file",
         _MENDED_ELSEWHERE,
     )

@@ -9,18 +9,16 @@ in place, as in SparseGPT and Wanda; all modules of a layer are measured on the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from common.errors import UserError
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.calibration import Batch
 from toolchain.compress.prune.layout import Layout
 from toolchain.compress.prune.paged import open_paged, reader, run_layer
 from toolchain.compress.sparse.linear import linear_weights
 from toolchain.compress.sparse.methods import magnitude, sparsegpt, wanda
+from toolchain.compress.sparse.moments import InputMoments, require_numbers
 from toolchain.compress.sparse.schedule import Target
 from toolchain.compress.sparse.settings import Sparsify
 from toolchain.compress.sparse.threshold import cut_below, global_threshold
@@ -53,12 +51,12 @@ def pruned_layers(
     for layer, names in by_layer.items():
         with network.loaded(layer) as module:
             parts = {n: own[n].rest.removesuffix(_WEIGHT) for n in names}
-            seen = _Inputs(parts.values(), full=settings.method == "sparsegpt")
+            seen = InputMoments(parts.values(), full=settings.method == "sparsegpt")
             seen.watch(module, batches, inputs.hidden, [k[layer] for k in inputs.keywords])
             changed = {}
             for name, part in parts.items():
                 linear = module.get_submodule(part)
-                _require_numbers(name, linear.weight, seen.of(part))
+                require_numbers(name, linear.weight, seen.of(part))
                 new = _new_weight(linear.weight, seen.of(part), settings, target)
                 linear.weight = torch.nn.Parameter(new, requires_grad=False)
                 changed[name] = new
@@ -83,7 +81,7 @@ def _by_magnitude(
 
     def checked(name: str) -> torch.Tensor:
         weight = read(name)
-        _require_numbers(name, weight)
+        require_numbers(name, weight)
         return weight
 
     if settings.scope == "layer":
@@ -94,63 +92,3 @@ def _by_magnitude(
     limit = global_threshold(checked, everything, target.share)
     for layer, names in by_layer.items():
         yield layer, {name: cut_below(read(name), limit) for name in names}
-
-
-@dataclass
-class _Inputs:
-    """What a layer's linear modules are fed with, as means over tokens: x·xᵀ [inputs, inputs] with
-    `full`, else its diagonal. Modules fed with one tensor (q, k, v) share one."""
-
-    names: Any
-    full: bool
-    valid: torch.Tensor | None = None
-    tokens: int = 0
-    _sums: dict[str, torch.Tensor] = field(default_factory=dict)
-    _owner: dict[str, str] = field(default_factory=dict)
-    _now: list[tuple[torch.Tensor, str]] = field(default_factory=list)
-
-    def watch(
-        self,
-        module: Any,
-        batches: Sequence[Batch],
-        hidden: Sequence[torch.Tensor],
-        keywords: Sequence[dict[str, Any]],
-    ) -> None:
-        """Run the layer on all batches."""
-        hooks = [
-            module.get_submodule(name).register_forward_pre_hook(self._hook(name))
-            for name in self.names
-        ]
-        for index, batch in enumerate(batches):
-            self.valid = batch.valid
-            run_layer(module, hidden[index], keywords[index])
-            self._now.clear()
-            self.tokens += batch.tokens
-        for hook in hooks:
-            hook.remove()
-
-    def of(self, name: str) -> torch.Tensor:
-        """The mean for a module."""
-        return self._sums[self._owner[name]] / self.tokens
-
-    def _hook(self, name: str) -> Any:
-        def hook(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
-            if name not in self._owner:
-                same = (owner for fed, owner in self._now if fed is args[0])
-                self._owner[name] = next(same, name)
-            if self._owner[name] != name:
-                return
-            self._now.append((args[0], name))
-            inputs = args[0][self.valid]
-            own = inputs.T @ inputs if self.full else inputs.square().sum(0)
-            self._sums[name] = self._sums[name] + own if name in self._sums else own
-
-        return hook
-
-
-def _require_numbers(name: str, *values: torch.Tensor) -> None:
-    if not all(bool(torch.isfinite(value).all()) for value in values):
-        raise UserError(
-            f"{name} or what it is fed with is not a number everywhere",
-            "the weights hold NaN or overflow: check the checkpoint",
-        )

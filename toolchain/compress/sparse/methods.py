@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from common.errors import UserError
 from toolchain.compress.sparse.masks import choose, lowest_in_groups, lowest_of_all
+from toolchain.compress.sparse.moments import inverse_root
 from toolchain.compress.sparse.schedule import Target
 
 
@@ -35,7 +35,8 @@ def sparsegpt(
 ) -> torch.Tensor:
     """`moments` [inputs, inputs] is the mean of x·xᵀ. What is zero before stays zero."""
     weight, before = weight.clone(), weight == 0
-    root = _inverse_root(weight, moments, damping)
+    root = inverse_root(moments, damping)
+    weight[:, moments.diagonal() == 0] = 0  # columns that see no input
     columns = weight.shape[1]
     for start in range(0, columns, block_columns):
         own = slice(start, min(start + block_columns, columns))
@@ -74,21 +75,3 @@ def _solve_block(
 
 def _scores(block: torch.Tensor, root: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     return (block / root.diagonal()).square().masked_fill(before, -1)
-
-
-def _inverse_root(weight: torch.Tensor, moments: torch.Tensor, damping: float) -> torch.Tensor:
-    """Upper Cholesky factor of the inverse Hessian; columns that see no input are zeroed."""
-    hessian = 2 * moments.double()
-    dead = hessian.diagonal() == 0
-    hessian.diagonal()[dead] = 1
-    weight[:, dead] = 0
-    hessian.diagonal().add_(damping * hessian.diagonal().mean())
-    try:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-        root: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
-    except torch.linalg.LinAlgError:
-        raise UserError(
-            "the calibration's second moments cannot be inverted",
-            "raise damping (0.1), or give more calibration text",
-        ) from None
-    return root.float()

@@ -11,13 +11,14 @@ from toolchain.compress.prune.shape import places
 
 
 class OwnTensors:
-    """Names, layers, values (float32) and types of a checkpoint's tensors."""
+    """Names, layers, values (float32) and types of a checkpoint's tensors; all have the type
+    `dtype` where it is given."""
 
-    def __init__(self, info: CheckpointInfo, layout: Layout) -> None:
+    def __init__(self, info: CheckpointInfo, layout: Layout, dtype: str | None = None) -> None:
         self.layer_of = {name: place.layer for name, place in places(info, layout).items()}
         self.names = list(self.layer_of)
         self._read = reader(info)
-        self._dtypes = {tensor.name: tensor.dtype for tensor in info.tensors}
+        self._dtypes = {tensor.name: dtype or tensor.dtype for tensor in info.tensors}
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor."""

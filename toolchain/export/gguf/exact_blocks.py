@@ -1,4 +1,4 @@
-"""Put the blocks that a checkpoint was trained in into its quantized GGUF, and prove it.
+"""Put the blocks that a checkpoint is made of into its quantized GGUF, and prove it.
 
     count = write_blocks(unquantized, quantized, read_exact(checkpoint))
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _FLOAT = "F32"
 _AGAIN = (
-    "export the distilled checkpoint as it is, in the type that it was trained in; after any other "
-    "change distil it again"
+    "export the checkpoint as it is, in the type that its blocks were made in; after any other "
+    "change make them again"
 )
 
 
@@ -44,7 +44,7 @@ def write_blocks(unquantized: Path, quantized: Path, exact: Exact) -> int:
             found = [trained.get((kind, _digest(row))) for row in values]
             if None in found:
                 raise UserError(
-                    f"row {found.index(None)} of {name} ({kind}) is none that was trained", _AGAIN
+                    f"row {found.index(None)} of {name} ({kind}) is none of its blocks", _AGAIN
                 )
             stream.seek(offset)
             for place in found:
@@ -115,9 +115,7 @@ def _require_equal(
     read = dequantize_rows(blocks, kind, values.shape[1])
     differ = (read.view(np.uint32) != np.ascontiguousarray(values).view(np.uint32)).sum()
     if differ:
-        raise UserError(
-            f"{differ} values of {name} ({kind}) are not those that were trained", _AGAIN
-        )
+        raise UserError(f"{differ} values of {name} ({kind}) are not those of its blocks", _AGAIN)
 
 
 def _digest(row: NDArray[np.float32]) -> bytes:

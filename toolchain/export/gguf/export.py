@@ -157,13 +157,13 @@ def _quantized(
 def _exactly_quantized(
     job: Job, converted: Artifact, name: str, exact: ExactPlan, say: Callable[[str], None]
 ) -> Artifact:
-    """The file with the checkpoint's own blocks. Raises `UserError` for a type that it was not
-    trained in."""
+    """The file with the checkpoint's own blocks. Raises `UserError` for another type
+    than theirs."""
     from toolchain.export.gguf import quantize
 
     if name != exact.quantization:
         raise UserError(
-            f"{job.name} was trained in the blocks of {exact.quantization}, not of {name}",
+            f"{job.name} has the blocks of {exact.quantization}, not of {name}",
             f"quantization={exact.quantization}",
         )
     config = quantize.Config(
