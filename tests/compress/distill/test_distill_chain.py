@@ -1,4 +1,4 @@
-"""Distillation in a recipe: a fresh student, a cache on the way, and what is refused before work."""
+"""Distillation in a recipe: a fresh student, a cache on the way, what is refused before work."""
 
 from __future__ import annotations
 

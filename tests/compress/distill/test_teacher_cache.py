@@ -268,7 +268,7 @@ def test_a_classifier_is_taught_by_all_its_classes(tmp_path: Path) -> None:
 def test_settings_that_cannot_go_together() -> None:
     with pytest.raises(ValueError, match="multiple of batch_size"):
         TeacherCache(part_rows=10, batch_size=4)
-    with pytest.raises(ValueError, match="between 0.1 and 100"):
+    with pytest.raises(ValueError, match=r"between 0\.1 and 100"):
         TeacherCache(temperatures=(0.0,))
     with pytest.raises(ValueError, match="leave hidden_weight or attention_weight, on_policy off"):
         Distill(cache=True, hidden_weight=1.0, on_policy=0.5)
