@@ -244,7 +244,8 @@ def as_exported(job: Job) -> Job:
     from toolchain.compress.distill.ahead import fresh_info
 
     if job.student is None:
-        return dataclasses.replace(job, info=fresh_info(job) or job.info)
+        teacher = inspect(job.teacher.path) if job.teacher else job.info
+        return dataclasses.replace(job, info=fresh_info(job.recipe, teacher) or job.info)
     return dataclasses.replace(job, source=job.student, info=inspect(job.student.path))
 
 

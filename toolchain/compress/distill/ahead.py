@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolchain.checkpoint.inspect import inspect
-
 if TYPE_CHECKING:
     from toolchain.checkpoint.info import CheckpointInfo
     from toolchain.job import Job
+    from toolchain.recipe import Recipe
 
 
 def require_pair_ahead(job: Job) -> None:
@@ -32,16 +31,15 @@ def require_pair_ahead(job: Job) -> None:
     require_same_tokens(student.path, teacher.path, trust_remote_code=trust)
 
 
-def fresh_info(job: Job) -> CheckpointInfo | None:
-    """The student that will be made, as far as sizes go, where the recipe has one made. Raises
-    `UserError` when the teacher has no such smaller shape."""
+def fresh_info(recipe: Recipe, teacher: CheckpointInfo) -> CheckpointInfo | None:
+    """The student that will be made of the teacher, as far as sizes go, where the recipe has one
+    made. Raises `UserError` when the teacher has no such smaller shape."""
     from toolchain.compress.distill.student.shape import choose_shape
     from toolchain.compress.prune.config import info_of_sizes
     from toolchain.compress.prune.layout import find_layout
 
-    sizes = job.recipe.distill.fresh
-    if sizes is None or "distill" not in job.recipe.stages:
+    sizes = recipe.distill.fresh
+    if sizes is None or "distill" not in recipe.stages:
         return None
-    info = inspect(job.teacher.path) if job.teacher else job.info
-    layout = find_layout(info)
-    return info_of_sizes(info, layout)(choose_shape(info, layout, sizes).student)
+    layout = find_layout(teacher)
+    return info_of_sizes(teacher, layout)(choose_shape(teacher, layout, sizes).student)
