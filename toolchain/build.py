@@ -19,6 +19,7 @@ from common.files import folder_in_the_making, write_json
 from common.locks import only_writer
 from toolchain import up_to_date
 from toolchain.chain import State, run_chain
+from toolchain.compress.distill.ahead import require_pair_ahead
 from toolchain.job import BuildRequest, Job, as_exported, plan_of, require_room, settle
 from toolchain.ledger.keep import exported_within
 from toolchain.pipeline import say_on_stderr
@@ -63,8 +64,9 @@ def build(request: BuildRequest, say: Callable[[str], None] = say_on_stderr) -> 
     key = up_to_date.build_key(job)
     if up_to_date.is_finished(job.bundle, key):
         return BuildResult(job.bundle, up_to_date=True)
+    require_pair_ahead(job)
+    begun = as_exported(job)
     if "export" in job.recipe.stages:
-        begun = as_exported(job)
         require_room(begun, plan_of(begun))  # of the checkpoint as it came, before the chain's work
     with only_writer(job.workspace.root):
         return _build(job, key, say)

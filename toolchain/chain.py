@@ -210,11 +210,13 @@ def _distill(state: State, say: Say) -> State:
     data = Input.of_artifact(state.data)
     state, student = _student(state, teacher, say)
     state, cache = _cache(state, teacher, student, data, say)
+    # A model does not teach itself: the cache that is named is another's.
+    unknown = job.teacher_cache is not None and teacher.digest == student.digest
     blocks = {"tensor_types": export.tensor_types, "pure": export.pure} if settings.exact else {}
     config = distill.Config(
         data=data,
         settings=settings,
-        teacher=Input.of_artifact(teacher),
+        teacher=None if unknown else Input.of_artifact(teacher),
         cache=cache,
         **blocks,
         trust_remote_code=job.trust_remote_code,

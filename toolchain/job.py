@@ -241,11 +241,14 @@ def plan_for(
 
 def as_exported(job: Job) -> Job:
     """The job on the checkpoint that will shrink to what is exported: the student that the recipe
-    names, else the one that was given."""
+    names or has made, else the one that was given. Raises `UserError` when no such student can be
+    made."""
     from toolchain.checkpoint.inspect import inspect
+    from toolchain.compress.distill.ahead import fresh_info
 
     if job.student is None:
-        return job
+        teacher = inspect(job.teacher.path) if job.teacher else job.info
+        return dataclasses.replace(job, info=fresh_info(job.recipe, teacher) or job.info)
     return dataclasses.replace(job, source=job.student, info=inspect(job.student.path))
 
 

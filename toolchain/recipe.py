@@ -193,6 +193,8 @@ class Recipe(Strict):
     def _fits_together(self) -> Recipe:
         methods = {"finetune": self.finetune.method, "distill": self.distill.method}
         faults = _chain_faults(self.stages, methods, self.merge.adapter is not None)
+        if "distill" in self.stages:
+            faults += _teaching_faults(self.stages, self.distill)
         if self.trains_blocks:
             faults += _exact_faults(self.stages, "distill", self.rounds.most)
         if "gptq" in self.stages:
@@ -238,6 +240,25 @@ def _chain_faults(
         elif name in _WHOLE and adapter and not given_adapter:
             faults.append(f"'{name}' takes a whole model: put merge after {trained}")
     return faults
+
+
+def _teaching_faults(stages: Sequence[str], settings: Distill) -> list[str]:
+    """Where nobody is named, the model as it came teaches what the stages before made of it."""
+    named = (settings.student, settings.teacher, settings.teacher_cache, settings.exact)
+    if any(one is not None for one in named):
+        return []
+    before = stages[: stages.index("distill")]
+    if all(name == "evaluate" for name in before):
+        return [
+            "'distill' has nobody to learn from: set distill.student (a small model, or "
+            "{ratio: 0.25}) or distill.teacher, or put a stage that changes the model before it"
+        ]
+    if "prune-vocab" in before and not settings.universal:
+        return [
+            "'distill' after 'prune-vocab' learns from a model with another vocabulary: put "
+            "prune-vocab after it"
+        ]
+    return []
 
 
 def _exact_faults(stages: Sequence[str], maker: str, rounds: int) -> list[str]:

@@ -206,3 +206,16 @@ def stories_f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
     )  # fmt: skip
     return out
+
+
+def test_a_student_that_will_be_made_is_planned(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("stages: [distill, export]\ndata: {own: true}\n"
+                      "distill: {student: {layers: 1}}\n")  # fmt: skip
+    words = ("--target", "laptop", "--model", str(checkpoint), "--quantization", "Q8_0")
+    whole, student = (
+        _json(capsys, *words, *more) for more in ((), ("--recipe", str(recipe)))
+    )  # fmt: skip
+    assert student["shape"]["layers"] == 1 and whole["shape"]["layers"] == 2

@@ -130,6 +130,26 @@ def test_own_blocks_say_what_they_gained_on_which_text(
     assert text("exact", language) not in write_report(manifest(), language)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_fresh_student_and_a_cache_are_told_of(language: str) -> None:
+    student = {
+        "teacher_parameters": 4_000_000,
+        "student_parameters": 1_000_000,
+        "teacher_shape": "8 layers",
+        "shape": "4 <layers>",
+        "kept_layers": [0, 2, 5, 7],
+        "calibration_tokens": 16384,
+    }
+    cache = {"top_k": 32, "places": 55_262, "size_bytes": 7_405_108, "bytes_per_place": 134}
+    report = write_report(manifest(students=[student], teacher_caches=[cache]), language)
+    for fact in ("4000000", "1000000", "-75.0 %", "4 &lt;layers>", "0, 2, 5, 7", "16,384"):
+        assert fact in report, fact
+    for fact in ("32", "55,262", "7.405 MB", "134"):
+        assert fact in report, fact
+    assert text("students", language) not in write_report(manifest(), language)
+    assert text("teacher_caches", language) not in write_report(manifest(), language)
+
+
 def test_a_failed_gate_is_in_the_first_lines() -> None:
     gate = {"name": "mean KLD", "figure": 0.2, "limit": 0.05, "passed": False, "detail": ""}
     report = write_report(manifest(gates=[gate]))

@@ -74,6 +74,12 @@ def test_an_order_that_makes_no_sense_is_refused(content: str, fault: str, tmp_p
         load_recipe(str(path))
 
 
+def test_what_changed_the_model_may_be_taught_by_its_original() -> None:
+    assert Recipe(stages=("prune", "distill")).distill.student is None
+    for name in ("distill", "distill-lora", "finetune-distill"):
+        assert read_recipe(name).distill.fresh, name
+
+
 def test_a_whole_model_needs_no_merge(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("")
     path = tmp_path / "r.yaml"

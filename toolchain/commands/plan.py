@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from toolchain.checkpoint.inspect import inspect
     from toolchain.checkpoint.locate import locate
     from toolchain.checkpoint.validate import validate
+    from toolchain.compress.distill.ahead import fresh_info
     from toolchain.job import plan_for
     from toolchain.plan_report import plan_json, plan_text
     from toolchain.recipe import load_recipe
@@ -39,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     validate(info, trust_remote_code=args.trust_remote_code, deep=False)
     wanted = args.quantization or export.quantization
     backend, quantization = choose_backend(export.format, wanted, target, info)
+    if recipe.distill.teacher is None:  # a student that will be made is what is exported
+        info = fresh_info(recipe, info) or info
     found = plan_for(info, target, recipe, backend, quantization)
     if args.json:
         print(json.dumps(plan_json(found, target, recipe), indent=2, ensure_ascii=False))

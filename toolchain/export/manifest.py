@@ -71,6 +71,8 @@ def make_manifest(
         "pruning": _pruning(steps),
         "vocabulary": _vocabulary(steps),
         "sparsity": _sparsity(steps, config.checkpoint.path),
+        "students": _made_by(steps, "student"),
+        "teacher_caches": _made_by(steps, "teacher-cache"),
         "exact": _exact(steps),
         "training": _training(steps),
         "evaluations": _evaluations(steps),
@@ -144,6 +146,15 @@ def _sparsity(steps: Sequence[Artifact], checkpoint: Path) -> dict[str, Any] | N
         **{name: facts[name] for name in names},
         "zero_share_at_the_end": round(left / total, 6) if total else None,
     }
+
+
+def _made_by(steps: Sequence[Artifact], stage: str) -> list[dict[str, Any]]:
+    """Settings and figures of everything that the stage made."""
+    return [
+        {"settings": step.config["settings"], **reproducible(step.measurements)}
+        for step in steps
+        if step.stage == stage
+    ]
 
 
 def _exact(steps: Sequence[Artifact]) -> dict[str, Any] | None:

@@ -44,3 +44,8 @@ def size(count_bytes: float | None) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def change(before: float, after: float) -> str:
+    """How much more or less, in percent."""
+    return f"{100 * (after / before - 1):+.1f} %"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toolchain.report.markdown import escape, figure, size, table
+from toolchain.report.markdown import change, escape, figure, size, table
 from toolchain.report.strings import name_of, text
 
 
@@ -20,7 +20,7 @@ def _cut(cut: Mapping[str, Any], language: str) -> str:
             name_of("parameters", language),
             figure(cut["parameters_before"]),
             figure(cut["parameters_after"]),
-            _change(cut["parameters_before"], cut["parameters_after"]),
+            change(cut["parameters_before"], cut["parameters_after"]),
         )
     ]
     sizes = cut["sizes"]
@@ -28,7 +28,7 @@ def _cut(cut: Mapping[str, Any], language: str) -> str:
         if name in sizes:
             before, after = sizes[name]
             label = f"{name_of(name, language)} ({sizes['quantization']})"
-            rows.append((label, size(before), size(after), _change(before, after)))
+            rows.append((label, size(before), size(after), change(before, after)))
     rows += _decode_rows(cut.get("decode") or {}, language)
     shape = text(
         "pruning_shape", language, before=escape(cut["shape_before"]), after=escape(cut["shape"])
@@ -48,15 +48,11 @@ def _decode_rows(decode: Mapping[str, Any], language: str) -> list[tuple[str, st
             text(f"pruning_decode_{where}", language, target=decode["target"]),
             figure(speeds[0]),
             figure(speeds[1]),
-            _change(*speeds),
+            change(*speeds),
         )
         for where in ("expected", "measured")
         if (speeds := decode.get(f"{where}_tokens_per_sec"))
     ]
-
-
-def _change(before: float, after: float) -> str:
-    return f"{100 * (after / before - 1):+.1f} %"
 
 
 def _notes(notes: Sequence[str]) -> list[str]:

@@ -50,6 +50,21 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "解码时每个 token 读取全部权重一次，因此在受内存带宽限制时，速度约为原来的 {factor} 倍；"
         "实际速度由冒烟测试测得。",
     ),
+    "students": ("Fresh student", "新建的学生模型"),
+    "student_columns": ("| teacher | student | change", "| 教师 | 学生 | 变化"),
+    "student_kept": (
+        "It was cut out of the teacher: of its layers, counted from 0, {layers} stay. {tokens} "
+        "tokens of the calibration text said what matters most.",
+        "学生模型由教师裁剪而成：保留教师的第 {layers} 层（从 0 开始编号）；"
+        "哪些部分最重要由校准文本的 {tokens} 个 token 决定。",
+    ),
+    "teacher_caches": ("Teacher cache", "教师缓存"),
+    "teacher_cache_holds": (
+        "The student learned from what the teacher had written down: its {top_k} likeliest tokens "
+        "at each of {places} places, {size} in all, {each} bytes a place.",
+        "学生模型从教师事先写入的缓存中学习：{places} 个位置，每个位置保留概率最高的 {top_k} 个 "
+        "token，共 {size}，每个位置 {each} 字节。",
+    ),
     "distilled": (
         "A student of {student} parameters learned from a teacher of {teacher}. Decoding reads "
         "every weight once per token, so where memory bandwidth is the limit the student is "

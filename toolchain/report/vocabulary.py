@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toolchain.report.markdown import escape, figure, size, table
+from toolchain.report.markdown import change, escape, figure, size, table
 from toolchain.report.strings import name_of, text
 
 
@@ -20,8 +20,8 @@ def _cut(cut: Mapping[str, Any], language: str) -> str:
     rows = []
     for name, key, show in shown:
         before, after = cut[key]
-        change = f"{100 * (after / before - 1):+.1f} %"
-        rows.append((name_of(name, language), show(before), show(after), change))
+        row = (name_of(name, language), show(before), show(after), change(before, after))
+        rows.append(row)
     tokens, held = cut["tokens"], cut["held_out"]
     parts = [
         table(text("pruning_columns", language), rows),

@@ -12,6 +12,7 @@ from toolchain.report.markdown import MISSING, escape, figure, size, table
 from toolchain.report.pruning import pruning
 from toolchain.report.sparsity import sparsity
 from toolchain.report.strings import LANGUAGES, name_of, text
+from toolchain.report.teaching import fresh_students, teacher_caches
 from toolchain.report.vocabulary import vocabulary
 
 __all__ = ["LANGUAGES", "report_name", "write_report"]
@@ -64,6 +65,8 @@ def _chain(manifest: Mapping[str, Any], language: str) -> str:
         "pruning": pruning(manifest, language),
         "vocabulary_cut": vocabulary(manifest, language),
         "sparsity": sparsity(manifest, language),
+        "students": fresh_students(manifest, language),
+        "teacher_caches": teacher_caches(manifest, language),
         "exact": exact(manifest, language),
         "training": chain.training(manifest, language),
     }

@@ -29,7 +29,7 @@ def require_pair(
     """Raise `UserError` that explains why the two do not go together; with `universal` they may
     have different tokens."""
     if not settings.universal:
-        _require_same_tokens(student, teacher, trust_remote_code)
+        require_same_tokens(student, teacher, trust_remote_code=trust_remote_code)
     if settings.on_policy and kind == "classification":
         raise UserError("a classifier writes nothing", "leave on_policy out")
     if settings.layer_map:
@@ -41,7 +41,18 @@ def require_pair(
         _require_classes(teacher, labels, trust_remote_code)
 
 
-def _require_same_tokens(student: Path, teacher: Path, trust_remote_code: bool) -> None:
+def require_distinct(student: str, teacher: str) -> None:
+    """Raise `UserError` when the two digests are those of one checkpoint."""
+    if student == teacher:
+        raise UserError(
+            "teacher and student are the same checkpoint, so there is nothing to learn",
+            "name a teacher or a student (distill.teacher, distill.student), or put a stage that "
+            "changes the model (prune) before distill",
+        )
+
+
+def require_same_tokens(student: Path, teacher: Path, *, trust_remote_code: bool) -> None:
+    """Raise `UserError` that says which tokens differ."""
     from toolchain.hf import load_tokenizer
 
     own, other = (

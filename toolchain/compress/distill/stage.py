@@ -60,7 +60,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
 
 def purpose(source: Artifact, config: Config) -> finetune.Purpose:
     """What the training is for. Raises `UserError` when the teacher cannot teach the student."""
-    from toolchain.compress.distill.pair import require_pair
+    from toolchain.compress.distill.pair import require_distinct, require_pair
     from toolchain.train.encoded import data_kind
     from toolchain.train.examples import labels_of
 
@@ -70,12 +70,8 @@ def purpose(source: Artifact, config: Config) -> finetune.Purpose:
         raise UserError("nobody teaches: there is neither a teacher nor a cache", "name one")
     kind = data_kind(config.data.path)
     labels = labels_of(config.data.path / "train.jsonl") if kind == "classification" else ()
-    if source.digest == config.teacher.digest and config.settings.exact is None:
-        raise UserError(
-            "teacher and student are the same checkpoint, so there is nothing to learn",
-            "name a teacher or a student (distill.teacher, distill.student), or put a stage that "
-            "changes the model (prune) before distill",
-        )
+    if config.settings.exact is None:
+        require_distinct(source.digest, config.teacher.digest)
     teacher, settings = config.teacher.path, config.settings
     trust = config.trust_remote_code
     require_pair(source.path, teacher, kind, labels, settings, trust_remote_code=trust)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.layout import Layout
-from toolchain.compress.prune.shape import Shape, with_sizes
+from toolchain.compress.prune.shape import (
+    Shape,
+    parameter_counter,
+    places,
+    tensor_shape,
+    with_sizes,
+)
 from toolchain.layer_widths import KEY
 
 _CONFIG_FAULTS = (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError)
@@ -40,6 +47,23 @@ def sized_config(
     if target is not config:
         config["text_config"] = target
     return config
+
+
+def info_of_sizes(info: CheckpointInfo, layout: Layout) -> Callable[[Shape], CheckpointInfo]:
+    """Gives the facts of checkpoints that are not there yet: config, the tensors' shapes, how many
+    parameters. Which layers stay does not matter for that."""
+    where, count = places(info, layout), parameter_counter(info, layout)
+
+    def sized(shape: Shape) -> CheckpointInfo:
+        tensors = tuple(
+            dataclasses.replace(tensor, shape=tensor_shape(tensor.shape, place, shape))
+            for tensor in info.tensors
+            if (place := where[tensor.name]).layer is None or place.layer < shape.layers
+        )
+        config = sized_config(info, layout, shape, range(shape.layers))
+        return dataclasses.replace(info, config=config, tensors=tensors, parameters=count(shape))
+
+    return sized
 
 
 def per_layer_config(

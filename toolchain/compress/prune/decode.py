@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from toolchain.checkpoint import config_facts
 from toolchain.checkpoint.info import CheckpointInfo, TensorHeader
-from toolchain.compress.prune.config import sized_config
+from toolchain.compress.prune.config import info_of_sizes, sized_config
 from toolchain.compress.prune.layout import Layout, Place
 from toolchain.compress.prune.shape import Shape, places, tensor_shape
 
@@ -78,19 +78,8 @@ def decode_sec(
 def _onnx_size(info: CheckpointInfo, layout: Layout, file_type: str) -> Callable[[Shape], TypeSize]:
     from toolchain.plan_onnx import onnx_sizes
 
-    where = places(info, layout)
-
-    def size(shape: Shape) -> TypeSize:
-        sized = tuple(
-            dataclasses.replace(tensor, shape=tensor_shape(tensor.shape, place, shape))
-            for tensor in info.tensors
-            if (place := where[tensor.name]).layer is None or place.layer < shape.layers
-        )
-        count = sum(tensor.elements for tensor in sized)
-        smaller = dataclasses.replace(info, tensors=sized, parameters=count)
-        return onnx_sizes(smaller, [file_type])[0]
-
-    return size
+    sized = info_of_sizes(info, layout)
+    return lambda shape: onnx_sizes(sized(shape), [file_type])[0]
 
 
 def _gguf_size(info: CheckpointInfo, layout: Layout, file_type: str) -> Callable[[Shape], TypeSize]:
