@@ -37,6 +37,7 @@ from toolchain.device import (
     require_bundle,
     smoke_on_device,
 )
+from toolchain.smoke import failed_checks
 
 if TYPE_CHECKING:
     import argparse
@@ -192,9 +193,11 @@ def _prefixed(name: str) -> Any:
 
 
 def _ended(outcome: Outcome | None) -> str:
+    """The verdict and the reason, where it is none to be glad of."""
     assert outcome is not None
-    error = outcome.error
-    return outcome.verdict + (f": {error.problem}" if error else "")
+    failed = failed_checks(outcome.test.data) if outcome.test else []
+    reason = outcome.error.problem if outcome.error else ", ".join(failed)
+    return outcome.verdict + (f": {reason}" if reason else "")
 
 
 def bundles_of(outcomes: Iterable[Outcome]) -> list[Path]:

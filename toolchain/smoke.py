@@ -32,7 +32,12 @@ class SmokeResult:
 
     def failed_checks(self) -> list[str]:
         """Names of the checks that failed."""
-        return [check["name"] for check in self.data["checks"] if check["status"] == "failed"]
+        return failed_checks(self.data)
+
+
+def failed_checks(data: Mapping[str, Any]) -> list[str]:
+    """Names of the checks that failed, of what a smoke test wrote."""
+    return [check["name"] for check in data["checks"] if check["status"] == "failed"]
 
 
 def run_smoke(

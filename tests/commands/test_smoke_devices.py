@@ -91,9 +91,7 @@ def test_one_flipped_bit_over_there_is_refused(given: list[object], server: Serv
     assert edgeforge(*given).returncode == 0
     folder = server.home / ".cache" / "edgeforge" / "bundles" / "tiny-laptop"
     model = next(folder.glob("*.gguf"))
-    data = bytearray(model.read_bytes())
-    data[len(data) // 2] ^= 1
-    model.write_bytes(data)
+    flip_a_bit(model)
     refused = edgeforge(*given, "--no-copy", "--json")
     assert refused.returncode == 1
     checks = {check["name"]: check["status"] for check in json.loads(refused.stdout)["checks"]}
@@ -134,6 +132,12 @@ def test_a_failure_leaves_no_old_figures(given: list[object], out: Path) -> None
     assert "cannot be reached" in (log_of(out) / "devices.md").read_text("utf-8")
 
 
+def flip_a_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
 def fleet_file(folder: Path, server: Server, checkpoint: Path, count: int = 2) -> Path:
     common = f"ssh_config: {server.config}\n    python: {sys.executable}\n    model: {checkpoint}"
     rows = [
@@ -166,6 +170,11 @@ def test_a_fleet_goes_on_without_the_one_that_fails(
         ("box-0", 0),
         ("box-1", 0),
     ]
+    flip_a_bit(next((server.home / "fleet" / "1").glob("*/*.gguf")))
+    last = edgeforge(
+        "smoke", "--fleet", path, "--out", out, "--quick", "--tag", "good", "--no-copy"
+    )
+    assert last.returncode == 1 and "[box-1] failed: digests" in last.stderr, last.stderr
 
 
 def test_faults_of_a_fleet_file(out: Path, checkpoint: Path, tmp_path: Path) -> None:
