@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build llama.cpp for aarch64 on this machine, to run under qemu-user: `make test-aarch64`.
 #
-#   scripts/cross_build_aarch64.sh DEST        DEST/bin/llama-simple, DEST/bin/llama-perplexity
+#   scripts/cross_build_aarch64.sh DEST        DEST/bin/llama-simple, -completion, -perplexity
 #
 # The source is llama.cpp as llama-cpp-python's sdist vendors it, the revision of the runtime; with
 # LLAMA_CPP_SDIST=FILE that file is taken, else pip downloads it. About 10 minutes on two cores, once:
@@ -13,7 +13,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 dest=${1:?"usage: $0 DEST"}
 pin=$(grep -oE '^llama-cpp-python==[0-9.]+' "$root/requirements.lock")
 digest=$(grep -A1 "^$pin " "$root/requirements.lock" | grep -oE '[0-9a-f]{64}')
-programs=(llama-simple llama-perplexity)
+programs=(llama-simple llama-completion llama-perplexity)
 stamp="$dest/.built"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$pin $digest ${programs[*]}" ]; then
     echo "llama.cpp for aarch64 ($pin) is there: $dest/bin" >&2

@@ -145,7 +145,8 @@ def test_kld_is_that_of_this_cpu(f32: Path, arm_base: Path, text: Path, kind: st
     assert found, said[-2000:]
     there, own = float(found.group(1)), kld_here(f32, model, text)
     print(f"{kind}: KLD to F32 {there:.6f} there, {own:.6f} here")
-    assert there == pytest.approx(own, rel=0.25, abs=1e-4)
+    # llama-perplexity keeps the base's logarithms in 16 bits, which blurs the smallest KLDs.
+    assert there == pytest.approx(own, rel=0.1, abs=5e-4)
 
 
 def perplexity(*arguments: object) -> str:
