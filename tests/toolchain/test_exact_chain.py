@@ -40,7 +40,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 def test_what_loses_more_than_plain_is_not_exported(job: Job) -> None:
     said: list[str] = []
-    after, steps = run_chain(job, said.append)
+    state = run_chain(job, said.append)
+    after, steps = state.job, state.steps
     assert [step.stage for step in steps] == ["prepare", "distill", "exact-quality"]
     near, far = steps[-1].measurements["texts"]
     assert near["exact_kld"] > near["plain_kld"] and (near["kind"], far["kind"]) == ("near", "far")
@@ -59,7 +60,8 @@ def test_blocks_rounded_by_calibration_go_on_in_the_place_of_the_model(tmp_path:
     )
     job = settle(BuildRequest("laptop", str(model), recipe=str(recipe), out=tmp_path / "build"))
     said: list[str] = []
-    after, steps = run_chain(job, said.append)
+    state = run_chain(job, said.append)
+    after, steps = state.job, state.steps
     assert [step.stage for step in steps] == ["gptq", "exact-quality"]
     measured = steps[1].measurements
     better = all(row["exact_kld"] <= row["plain_kld"] for row in measured["texts"])

@@ -112,7 +112,7 @@ def _commands(
         "model": shlex.quote(case.model),
         "out": shlex.quote(str(out)),
         "data": " --data DATA.jsonl" if _wants_data(recipe, case) else "",
-        "name_student": shlex.quote(f"s|student: null|student: {student}|"),
+        "name_student": shlex.quote(f"s|^  student: .*|  student: {student}|"),
         "type": f" --quantization {expected.quantization}" if expected and limited else "",
         "recipes": shlex.quote(_nearest(RECIPES)),
         "bundle": shlex.quote(str(out / built_name(case.model, recipe) / case.target.name)),

@@ -33,7 +33,7 @@ def _request(model: Path, root: Path, recipe: str) -> BuildRequest:
 
 
 def _run(request: BuildRequest) -> tuple[Artifact, ...]:
-    return run_chain(settle(request), lambda _line: None)[1]
+    return run_chain(settle(request), lambda _line: None).steps
 
 
 @pytest.mark.usefixtures("in_process")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from runtimes.cpu_int8 import int8_support
 from runtimes.genai import GenaiModel
 from runtimes.protocol import Runtime
 from toolchain.artifact import Artifact
@@ -135,7 +136,10 @@ def test_smoothing_tames_outlier_channels(
     source = Artifact(folder, "onnx", built.files, "x")
     (tmp_path / "out").mkdir()
     config = smooth.Config(
-        calibration=Input.of_file(evaluation), variant="int8-fast", max_tokens=150
+        calibration=Input.of_file(evaluation),
+        variant="int8-fast",
+        reduce_range=int8_support().reduce_range,
+        max_tokens=150,
     )
     figures = smooth.run(source, config, tmp_path / "out").measurements
     assert figures["applied"] and figures["folded"] >= 5

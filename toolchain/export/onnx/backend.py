@@ -62,8 +62,12 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         """FP32 with outliers folded into the weights, where that helps this variant."""
         if not job.recipe.export.smooth or variant(name).layers != "dynamic":
             return None
-        calibration = text_input(job, job.texts.calibration)
-        found = stage(smooth, fp32, smooth.Config(calibration=calibration, variant=name))
+        config = smooth.Config(
+            calibration=text_input(job, job.texts.calibration),
+            variant=name,
+            reduce_range=support.reduce_range,
+        )
+        found = stage(smooth, fp32, config)
         return found if found.measurements["applied"] else None
 
     def make(name: str) -> Artifact:

@@ -48,17 +48,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "onnx-smooth"
-VERSION = 1
+VERSION = 2
 TOOLS = ("numpy", "onnx", "onnxruntime")
 FORMAT = "onnx"
 
 
 class Config(StageConfig):
     """`calibration` is text (documents parted by `<|document|>` lines, or `.jsonl`), of which at
-    most `max_tokens` are run; `variant` what will be quantized to; `alphas` what is tried."""
+    most `max_tokens` are run; `variant` and `reduce_range` what will be quantized to, `alphas` what
+    is tried."""
 
     calibration: Input
     variant: str = "int8-mixed"
+    reduce_range: bool = False
     alphas: tuple[float, ...] = (0.5, 0.7, 0.85)
     max_tokens: int = Field(1024, ge=8)
     context_tokens: int = Field(256, ge=8)
@@ -197,7 +199,7 @@ def _kld(
     graph = Int8Graph(load_graph(folder / GRAPH))
     if alpha is not None:
         smooth(graph.model, largest, alpha)
-    quantize_graph(graph, variants.variant(config.variant), folder, reduce_range=False)
+    quantize_graph(graph, variants.variant(config.variant), folder, config.reduce_range)
     with tempfile.TemporaryDirectory(prefix="edgeforge-smooth-") as made:
         save_graph(graph.finish(), Path(made), config.external_over_bytes)
         for path in folder.iterdir():
