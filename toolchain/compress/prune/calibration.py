@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ class Batch:
     def tokens(self) -> int:
         """Tokens that count."""
         return int(self.valid.sum())
+
+    @cached_property
+    def full(self) -> bool:
+        """Whether no row is padded."""
+        return bool(self.valid.all())
+
+    def own(self, values: Any) -> Any:
+        """Of `values` [rows, tokens, ...] those of the tokens that count, [tokens, ...]; no copy
+        where no row is padded."""
+        return values.flatten(0, 1) if self.full else values[self.valid]
 
 
 def read_batches(

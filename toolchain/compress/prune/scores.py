@@ -144,11 +144,11 @@ class _Energy:
     """Sums of squares over tokens: of a module's inputs, by channel."""
 
     of: torch.Tensor
-    valid: torch.Tensor | None = None
+    batch: Batch | None = None
 
     def __call__(self, _module: Any, args: tuple[torch.Tensor, ...]) -> None:
-        inputs = args[0].detach()
-        self.of += inputs[self.valid].square().sum(0)
+        assert self.batch is not None
+        self.of += self.batch.own(args[0].detach()).square().sum(0)
 
 
 def _activation(
@@ -172,9 +172,9 @@ def _activation(
                 cosines, stream_energy = [], torch.zeros(shape.hidden)
                 for index, batch in enumerate(batches):
                     for energy in seen:
-                        energy.valid = batch.valid
+                        energy.batch = batch
                     after = run_layer(module, streams[index], inputs.keywords[index][number])
-                    old, new = streams[index][batch.valid], after[batch.valid]
+                    old, new = batch.own(streams[index]), batch.own(after)
                     cosines.append(torch.nn.functional.cosine_similarity(old, new, dim=-1))
                     stream_energy += new.square().sum(0)
                     streams[index] = after
