@@ -12,6 +12,7 @@ import dataclasses
 from fnmatch import fnmatch
 from pathlib import Path
 
+from common.errors import UserError
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.digests import FileScans
 from toolchain.checkpoint.info import CheckpointInfo
@@ -29,6 +30,12 @@ SMALL_FILES = (
     "merges.txt", "chat_template.json", "chat_template.jinja", "LICEN*", "COPYING*", "NOTICE*",
     "README.md",
 )  # fmt: skip
+
+
+def require_checkpoint(source: Artifact, stage: str) -> None:
+    """Raise a `UserError` that names the stage when it was given anything but a checkpoint."""
+    if source.format != FORMAT:
+        raise UserError(f"{stage} takes a checkpoint with safetensors, not {source.format}")
 
 
 def open_checkpoint(

@@ -20,7 +20,7 @@ from common.progress import progress_bar
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
-from toolchain.checkpoint.intake import FORMAT, measurements
+from toolchain.checkpoint.intake import FORMAT, measurements, require_checkpoint
 from toolchain.checkpoint.weights import INDEX
 from toolchain.compress.adapter import WEIGHTS, Adapter, adapter_digest, read_adapter
 from toolchain.compress.base_record import check_base, is_proven
@@ -58,8 +58,7 @@ def adapter_input(folder: Path) -> Input:
 def prepare(source: Artifact, config: Config) -> tuple[Adapter, MergePlan, list[str]]:
     """Adapter, plan and what is to be said of the base; nothing is written. Raises `UserError` for
     another base, a broken adapter and one that does not fit."""
-    if source.format != FORMAT:
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    require_checkpoint(source, NAME)
     adapter = read_adapter(config.adapter.path)
     if adapter_digest(adapter.path) != config.adapter.digest:
         raise UserError(f"the adapter {adapter.path} changed meanwhile", "start again")

@@ -24,7 +24,7 @@ from common.files import read_json, require_free_bytes, sha256_file, sha256_json
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
-from toolchain.checkpoint.intake import FORMAT, measurements
+from toolchain.checkpoint.intake import FORMAT, measurements, require_checkpoint
 from toolchain.compress.base_record import note_place, record_base
 from toolchain.compress.sparse.record import keep_zeros
 from toolchain.pipeline import STAGES_FOLDER, say_on_stderr
@@ -169,8 +169,7 @@ def settle(
     """Check everything, say what will be trained, and leave rows and job in the resume folder.
     What a run with other inputs left there goes."""
     purpose = purpose or Purpose()
-    if source.format != FORMAT:
-        raise UserError(f"{purpose.name} takes a checkpoint with safetensors, not {source.format}")
+    require_checkpoint(source, purpose.name)
     folder, settings = resume_folder(out_dir), config.training
     key = sha256_json(
         {

@@ -18,7 +18,7 @@ from common.errors import UserError
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
-from toolchain.checkpoint.intake import FORMAT, measurements
+from toolchain.checkpoint.intake import FORMAT, measurements, require_checkpoint
 from toolchain.compress.gptq.settings import Gptq
 from toolchain.hf import idle_threads
 from toolchain.stage import Input, StageConfig
@@ -63,8 +63,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     from toolchain.compress.sparse.linear import linear_weights
     from toolchain.compress.sparse.tensors import OwnTensors
 
-    if source.format != FORMAT:
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    require_checkpoint(source, NAME)
     start, settings, trust = time.perf_counter(), config.settings, config.trust_remote_code
     info = inspect(source.path)
     layout = find_layout(info)

@@ -18,7 +18,7 @@ from common.errors import UserError
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
-from toolchain.checkpoint.intake import FORMAT, measurements
+from toolchain.checkpoint.intake import FORMAT, measurements, require_checkpoint
 from toolchain.compress.prune.settings import Prune
 from toolchain.hf import idle_threads
 from toolchain.stage import Input, StageConfig
@@ -58,8 +58,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     from toolchain.compress.prune.per_layer import require_layout
     from toolchain.compress.prune.scores import score
 
-    if source.format != FORMAT:
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    require_checkpoint(source, NAME)
     start, settings = time.perf_counter(), config.settings
     info = inspect(source.path)
     layout = find_layout(info)

@@ -13,12 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
 from common.files import require_free_bytes
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
-from toolchain.checkpoint.intake import FORMAT, measurements
+from toolchain.checkpoint.intake import FORMAT, measurements, require_checkpoint
 from toolchain.compress.prune_vocab.settings import Vocabulary
 from toolchain.stage import Input, StageConfig
 
@@ -50,8 +49,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     from toolchain.compress.prune_vocab.survey import survey
     from toolchain.compress.prune_vocab.tensors import KeptRows
 
-    if source.format != FORMAT:
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    require_checkpoint(source, NAME)
     start, info = time.perf_counter(), inspect(source.path)
     require_free_bytes(out_dir, info.weight_bytes, "the model with fewer tokens")
     texts = [text.path for text in config.text]

@@ -12,11 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
-from toolchain.checkpoint.intake import FORMAT, measurements
+from toolchain.checkpoint.intake import FORMAT, measurements, require_checkpoint
 from toolchain.compress.sparse.record import Sparsity, write_record, zeros_of
 from toolchain.compress.sparse.schedule import targets
 from toolchain.compress.sparse.settings import Sparsify
@@ -52,8 +51,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     from toolchain.compress.prune.layout import find_layout
     from toolchain.compress.sparse.linear import linear_weights, require_groups
 
-    if source.format != FORMAT:
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    require_checkpoint(source, NAME)
     start, settings = time.perf_counter(), config.settings
     info = inspect(source.path)
     layout = find_layout(info)

@@ -27,7 +27,7 @@ from runtimes.pooling import PoolingMode
 from toolchain import artifact as artifacts
 from toolchain import child
 from toolchain.artifact import Artifact
-from toolchain.checkpoint.intake import FORMAT as SOURCE_FORMAT
+from toolchain.checkpoint.intake import require_checkpoint
 from toolchain.checkpoint.weights import find_weights
 from toolchain.evaluate.gate import Gate, require
 from toolchain.export.onnx.encoder_driver import ANSWER
@@ -83,8 +83,7 @@ class _Outcome:
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Export into `out_dir`. Raises `UserError` when the checkpoint lacks the head, torch cannot
     export it, or the result differs from torch."""
-    if source.format != SOURCE_FORMAT:
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    require_checkpoint(source, NAME)
     elements = sum(tensor.elements for tensor in find_weights(source.path).tensors)
     # The graph is written twice: as torch exports it, and tidied.
     require_free_bytes(out_dir, 4 * elements + _MARGIN_BYTES, "the exported model")

@@ -26,7 +26,7 @@ from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.checkpoint.inspect import inspect
-from toolchain.checkpoint.intake import SMALL_FILES
+from toolchain.checkpoint.intake import SMALL_FILES, require_checkpoint
 from toolchain.export.onnx.exporter_process import ExporterOutcome, run_exporter
 from toolchain.export.onnx.graph_file import (
     DATA,
@@ -65,8 +65,7 @@ class Config(StageConfig):
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Export. Raises `UserError` when no exporter can, with what each of them said."""
-    if source.format != "hf":
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    require_checkpoint(source, NAME)
     info = inspect(source.path)
     # The torch exporter's own file and ours lie side by side for a moment.
     require_free_bytes(out_dir, 2 * 4 * info.parameters + _HEADER_BYTES, "the ONNX files")

@@ -10,10 +10,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from common.errors import UserError
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.checkpoint.intake import FORMAT
+from toolchain.checkpoint.intake import require_checkpoint
 from toolchain.compress.distill.cache.facts import Manifest
 from toolchain.compress.distill.cache.settings import TeacherCache
 from toolchain.pipeline import say_on_stderr
@@ -39,8 +38,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     from toolchain.compress.distill.cache.run import write_cache
     from toolchain.compress.distill.cache.settle import settle
 
-    if source.format != FORMAT:
-        raise UserError(f"{NAME} takes a checkpoint with safetensors, not {source.format}")
+    require_checkpoint(source, NAME)
     start, settings = time.perf_counter(), config.settings
     folder = resume_folder(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
