@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolchain.compress.exact.settings import Mix
 from toolchain.job import Job, settle_texts
 from toolchain.ledger.keep import Ledger, begun, noted
 from toolchain.pipeline import Workspace, run_stage
@@ -163,6 +164,26 @@ def _sparsify(state: State, say: Say) -> State:
     return state.after(made, job=_on(job, made))
 
 
+def _awq(state: State, say: Say) -> State:
+    from toolchain.compress.awq import stage as awq
+
+    job, export = state.job, state.job.recipe.export
+    config = awq.Config(
+        text=text_input(job, job.texts.calibration),
+        settings=job.recipe.awq,
+        tensor_types=export.tensor_types,
+        pure=export.pure,
+        trust_remote_code=job.trust_remote_code,
+    )
+    made = run_stage(awq, job.source, config, job.workspace, say)
+    mix = Mix(
+        quantization=job.recipe.awq.quantization,
+        tensor_types=export.tensor_types,
+        pure=export.pure,
+    )
+    return _better(state, made, say, mix)
+
+
 def _gptq(state: State, say: Say) -> State:
     return _better(state, _calibrated(state.job, state.job.recipe.gptq, say), say)
 
@@ -229,9 +250,9 @@ def _distill(state: State, say: Say) -> State:
     return state.after(made, job=_on(job, student), adapter=made)
 
 
-def _better(state: State, made: Artifact, say: Say) -> State:
-    """Go on with the blocks that were made, or with the model as it was where plain quantization
-    loses less on any text."""
+def _better(state: State, made: Artifact, say: Say, mix: Mix | None = None) -> State:
+    """Go on with what was made, or with the model as it was where plain quantization of that loses
+    less on any text. `mix` is how `made` is quantized where it has no blocks of its own."""
     from toolchain.evaluate import exact_quality
     from toolchain.export.gguf.export import importance_matrix
 
@@ -239,6 +260,11 @@ def _better(state: State, made: Artifact, say: Say) -> State:
     config = exact_quality.Config(
         base=Input.of_artifact(job.source),
         imatrix=Input.of_artifact(importance_matrix(job, job.source, say)),
+        scaled=None
+        if mix is None
+        else exact_quality.Scaled(
+            mix=mix, imatrix=Input.of_artifact(importance_matrix(job, made, say))
+        ),
         texts=_near_and_far(job),
         max_tokens=wanted.max_tokens,
         context_tokens=wanted.context_tokens,
@@ -248,7 +274,8 @@ def _better(state: State, made: Artifact, say: Say) -> State:
     for line in exact_quality.told(measured):
         say(line)
     if measured.measurements["kept"] == exact_quality.EXACT:
-        job = dataclasses.replace(_on(job, made), unquantized=job.source)
+        before = job.source if mix is None else job.unquantized
+        job = dataclasses.replace(_on(job, made), unquantized=before)
     return state.after(made).after(measured, job=job)
 
 
@@ -362,6 +389,7 @@ _STEPS: dict[str, Callable[[State, Say], State]] = {
     "prune": _prune,
     "prune-vocab": _prune_vocab,
     "sparsify": _sparsify,
+    "awq": _awq,
     "gptq": _gptq,
     "finetune": _finetune,
     "distill": _distill,

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from common.errors import UserError, near_names
 from common.strict import Strict, parse, read_yaml
+from toolchain.compress.awq.settings import Awq
 from toolchain.compress.distill.settings import Distill
 from toolchain.compress.gptq.settings import Gptq
 from toolchain.compress.prune.settings import Prune
@@ -25,10 +26,10 @@ RECIPES = Path(__file__).parent / "recipes"
 
 # What changes or measures the checkpoint, in any sensible order; then what makes the bundle.
 ChainStage = Literal[
-    "prune", "prune-vocab", "sparsify", "finetune", "distill", "merge", "gptq", "evaluate"
+    "prune", "prune-vocab", "sparsify", "finetune", "distill", "merge", "awq", "gptq", "evaluate"
 ]
 BundleStage = Literal["export", "bundle", "smoke"]
-_WHOLE = ("prune", "prune-vocab", "sparsify", "gptq", "export")  # take a whole model
+_WHOLE = ("prune", "prune-vocab", "sparsify", "awq", "gptq", "export")  # take a whole model
 TRAINING = ("finetune", "distill")  # stages that need data; each has a section of its name
 _BUNDLE_ORDER = ("export", "bundle", "smoke")
 Scalar = bool | int | float | str
@@ -136,6 +137,7 @@ class Recipe(Strict):
     finetune: Finetune = Finetune()
     distill: Distill = Distill()
     merge: Merge = Merge()
+    awq: Awq = Awq()
     gptq: Gptq = Gptq()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
@@ -165,11 +167,14 @@ class Recipe(Strict):
 
     @property
     def blocks(self) -> tuple[str, str] | None:
-        """The key that says what type's blocks a stage makes for the file, and the type; None when
-        the quantizer makes them."""
+        """The key that says what type a stage prepares the weights for, and the type; None when
+        none does."""
         if self.trains_blocks:
             return "distill.exact", self.distill.exact or ""
-        return ("gptq.quantization", self.gptq.quantization) if "gptq" in self.stages else None
+        for name, own in (("gptq", self.gptq), ("awq", self.awq)):
+            if name in self.stages:
+                return f"{name}.quantization", own.quantization
+        return None
 
     @property
     def training(self) -> Finetune:
@@ -199,6 +204,11 @@ class Recipe(Strict):
             faults += _exact_faults(self.stages, "distill", self.rounds.most)
         if "gptq" in self.stages:
             faults += _exact_faults(self.stages, "gptq", self.rounds.most)
+        if {"awq", "gptq"} <= set(self.stages) and self.awq.quantization != self.gptq.quantization:
+            faults.append(
+                f"awq.quantization is {self.awq.quantization} and gptq.quantization "
+                f"{self.gptq.quantization}: a file has one"
+            )
         if self.rounds.most > 1:
             faults += _round_faults(self.chain, self.distill.student is not None)
         if self.merge.separate and "merge" in self.stages:

@@ -13,6 +13,7 @@ STAGES = {
     "prune": "toolchain.compress.prune.stage",
     "prune-vocab": "toolchain.compress.prune_vocab.stage",
     "sparsify": "toolchain.compress.sparse.stage",
+    "awq": "toolchain.compress.awq.stage",
     "gptq": "toolchain.compress.gptq.stage",
     "student": "toolchain.compress.distill.student.stage",
     "teacher-cache": "toolchain.compress.distill.cache.stage",

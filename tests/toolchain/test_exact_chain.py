@@ -69,3 +69,22 @@ def test_blocks_rounded_by_calibration_go_on_in_the_place_of_the_model(tmp_path:
     assert any("Q4_0 rounded by calibration: KLD" in line for line in said)
     assert is_exact(after.source.path) == better
     assert (after.unquantized is not None) == better and after.quantization == "Q4_0"
+
+
+def test_scales_that_were_moved_go_on_in_the_place_of_the_model(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "model", hidden=64, ffn=96)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "stages: [awq]\nawq: {calibration_tokens: 1024, steps: 3}\n"
+        "export: {calibration_tokens: 1024}\nevaluate: {max_tokens: 1024}\n"
+    )
+    job = settle(BuildRequest("laptop", str(model), recipe=str(recipe), out=tmp_path / "build"))
+    said: list[str] = []
+    state = run_chain(job, said.append)
+    measured = state.steps[1].measurements
+    better = all(row["exact_kld"] <= row["plain_kld"] for row in measured["texts"])
+    assert [step.stage for step in state.steps] == ["awq", "exact-quality"]
+    assert measured["maker"] == "awq" and measured["kept"] == ("exact" if better else "plain")
+    assert any("Q4_0 with its scales moved: KLD" in line for line in said)
+    assert (state.job.source.digest == state.steps[0].digest) == better
+    assert state.job.unquantized is None and state.job.quantization == "Q4_0"

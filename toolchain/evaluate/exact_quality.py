@@ -1,4 +1,5 @@
-"""Stage `exact-quality`: what blocks of a model's own gain against plain quantization.
+"""Stage `exact-quality`: what blocks of a model's own, or moved scales, gain against plain
+quantization.
 
 KLD to the unquantized model of both, the weights dequantized from the blocks that the file holds or
 would hold (plain: by the importance matrix, in llama.cpp's own mix), on held-out text of the
@@ -22,7 +23,7 @@ from common.strict import Strict
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
-from toolchain.compress.exact.settings import ExactPlan
+from toolchain.compress.exact.settings import Mix
 from toolchain.compress.exact.sidecar import read_plan
 from toolchain.data.text import read_documents
 from toolchain.evaluate.chunks import Chunks, choose_chunks
@@ -33,14 +34,18 @@ from toolchain.hf import load_tokenizer, token_ids, torch_model
 from toolchain.stage import Input, StageConfig
 
 NAME = "exact-quality"
-VERSION = 2
+VERSION = 3
 TOOLS = ("llama-cpp-python", "torch", "transformers")
 FORMAT = "quality"
 RESULT = "exact.json"
 EXACT, PLAIN = "exact", "plain"
 NEAR, FAR = "near", "far"
 _KINDS = {NEAR: "held out, of the kinds learned from", FAR: "another kind"}
-_MADE = {"distill": "trained in its blocks", "gptq": "rounded by calibration"}
+_MADE = {
+    "distill": "trained in its blocks",
+    "gptq": "rounded by calibration",
+    "awq": "with its scales moved",
+}
 
 
 class Text(Strict):
@@ -51,12 +56,21 @@ class Text(Strict):
     file: Input
 
 
+class Scaled(Strict):
+    """How a checkpoint without blocks of its own is quantized, and its importance matrix."""
+
+    mix: Mix
+    imatrix: Input
+
+
 class Config(StageConfig):
     """`base` is the unquantized checkpoint, `imatrix` its importance matrix (for the plain
-    weights). At most `max_tokens` positions of each text are scored."""
+    weights); `scaled` is for a source that has no blocks of its own. At most `max_tokens` positions
+    of each text are scored."""
 
     base: Input
     imatrix: Input
+    scaled: Scaled | None = None
     texts: tuple[Text, ...] = Field(min_length=1)
     max_tokens: int = Field(default=4096, ge=16)
     context_tokens: int = Field(default=512, ge=8)
@@ -65,14 +79,14 @@ class Config(StageConfig):
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
-    """Measure. `kept` is `exact`, or `plain` where a text has a lower KLD so. Raises `UserError`
-    for a checkpoint without blocks of its own."""
+    """Measure. `kept` is `exact` (the source), or `plain` where a text has a lower KLD so. Raises
+    `UserError` for a checkpoint without blocks of its own of which nothing is said."""
     start = time.perf_counter()
-    plan = read_plan(source.path)
-    if plan is None:
+    mix: Mix | None = config.scaled.mix if config.scaled else read_plan(source.path)
+    if mix is None:
         raise UserError(f"{source.path} was not made of the blocks of a file")
     with tempfile.TemporaryDirectory(dir=out_dir) as folder:
-        found = _compared(source, config, plan, Path(folder))
+        found = _compared(source, config, mix, Path(folder))
     rows = [
         {
             "name": text.name,
@@ -87,7 +101,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     ]
     worse = any(e.kld_mean > p.kld_mean for p, e in zip(found[PLAIN], found[EXACT], strict=True))
     figures = {
-        "quantization": plan.quantization,
+        "quantization": mix.quantization,
         "maker": source.stage,
         "texts": rows,
         "kept": PLAIN if worse else EXACT,
@@ -101,6 +115,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         parents=[
             source.digest,
             *(config.base.digest, config.imatrix.digest),
+            *((config.scaled.imatrix.digest,) if config.scaled else ()),
             *(text.file.digest for text in config.texts),
         ],
         versions={tool: version(tool) for tool in TOOLS},
@@ -135,7 +150,7 @@ def _figures(compared: Comparison) -> dict[str, float]:
 
 
 def _compared(
-    source: Artifact, config: Config, plan: ExactPlan, folder: Path
+    source: Artifact, config: Config, mix: Mix, folder: Path
 ) -> dict[str, list[Comparison]]:
     """Plain and exact weights against the base's logits, which lie on disk meanwhile."""
     chunks = _chunks(config)
@@ -147,9 +162,11 @@ def _compared(
         references = [
             open_logits(folder / f"{number}.f32", own, vocab) for number, own in enumerate(chunks)
         ]
-        _make_plain(network, config, plan)
+        _make_plain(network, config.base.path, config.imatrix, mix)
         plain = [summarize(list(r.compare(lambda c: torch_logits(network, c)))) for r in references]
     with torch_model(source.path, trust_remote_code=trust) as network:
+        if config.scaled:
+            _make_plain(network, source.path, config.scaled.imatrix, mix)
         exact = [summarize(list(r.compare(lambda c: torch_logits(network, c)))) for r in references]
     return {PLAIN: plain, EXACT: exact}
 
@@ -172,7 +189,7 @@ def _chunks(config: Config) -> list[Chunks]:
     ]
 
 
-def _make_plain(network: Any, config: Config, plan: ExactPlan) -> None:
+def _make_plain(network: Any, checkpoint: Path, imatrix: Input, mix: Mix) -> None:
     """The network's weights as plain quantization with the importance matrix leaves them."""
     from runtimes.imatrix_file import read_imatrix
     from toolchain.compress.exact.rounding import rounded
@@ -180,17 +197,17 @@ def _make_plain(network: Any, config: Config, plan: ExactPlan) -> None:
     from toolchain.export.gguf.imatrix import FILE as IMATRIX_FILE
     from toolchain.gguf_names import weight_names
 
-    info = inspect(config.base.path)
-    importances = read_imatrix(config.imatrix.path / IMATRIX_FILE).importances()
+    info = inspect(checkpoint)
+    importances = read_imatrix(imatrix.path / IMATRIX_FILE).importances()
     gguf_name = weight_names(info)
     parameters = dict(network.named_parameters())
     types = block_types(
         info,
         network,
-        plan.quantization,
+        mix.quantization,
         with_imatrix=True,
-        tensor_types=plan.tensor_types,
-        pure=plan.pure,
+        tensor_types=mix.tensor_types,
+        pure=mix.pure,
     )
     for name, kind in types.items():
         importance = importances.get(gguf_name(name) or "")

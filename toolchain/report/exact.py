@@ -27,7 +27,9 @@ def exact(manifest: Mapping[str, Any], language: str) -> str:
         for row in facts["texts"]
     ]
     made = text(f"exact_made_{facts['maker']}", language)
-    kept = text(f"exact_kept_{facts['kept']}", language, type=facts["quantization"], made=made)
+    scaled = facts["maker"] == "awq" and facts["kept"] == "exact"
+    key = "exact_kept_scaled" if scaled else f"exact_kept_{facts['kept']}"
+    kept = text(key, language, type=facts["quantization"], made=made)
     return f"{table(text('exact_columns', language), rows)}\n\n{kept}"
 
 

@@ -168,8 +168,15 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "文件中的 {type} 块就是{made}所得的块，已逐位验证。KLD 相对于未量化的模型，"
         "分别用两种文件中的权重计算。",
     ),
+    "exact_kept_scaled": (
+        "The weights were {made} before they became {type}: the same function, rounded with less "
+        "loss. KLD is to the unquantized model, computed with the weights of either file.",
+        "权重在量化为 {type} 之前已{made}：函数不变，取整损失更小。"
+        "KLD 相对于未量化的模型，分别用两种文件中的权重计算。",
+    ),
     "exact_made_distill": ("trained (quantization-aware distillation)", "训练（量化感知蒸馏）"),
     "exact_made_gptq": ("rounded by calibration (GPTQ)", "按校准文本取整（GPTQ）"),
+    "exact_made_awq": ("given other scales (AWQ)", "调整通道尺度（AWQ）"),
     "exact_kept_plain": (
         "**Plain {type} is kept**, because the blocks that were {made} lose more than it does on "
         "one of these texts: learn longer, or from more kinds of text.",

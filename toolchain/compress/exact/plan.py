@@ -43,6 +43,15 @@ def exact_plan(source: Artifact, kind: Kind, config: Config) -> ExactPlan:
     return plan.model_copy(update={"every": settings.exact_every})
 
 
+def require_blocks(key: str, quantization: str) -> str:
+    """The quantization as llama.cpp calls it. `UserError` that names the recipe's key where it is
+    unknown or has no blocks."""
+    quantization = canonical_quantization(quantization)
+    if quantization in _NO_BLOCKS:
+        raise UserError(f"{key}: {quantization} has no blocks", "take Q4_0, Q8_0 or Q4_K_M")
+    return quantization
+
+
 def block_plan(
     source: Artifact,
     key: str,
@@ -54,9 +63,7 @@ def block_plan(
 ) -> ExactPlan:
     """The types of a model's weights in its file; `key` is the recipe's key that asks for them.
     Raises as `exact_plan`."""
-    quantization = canonical_quantization(quantization)
-    if quantization in _NO_BLOCKS:
-        raise UserError(f"{key}: {quantization} has no blocks", "take Q4_0, Q8_0 or Q4_K_M")
+    quantization = require_blocks(key, quantization)
     if kept_tensors(source.path):
         raise UserError(
             "the base's zeros are to be kept, and blocks need not hold a zero",

@@ -7,14 +7,18 @@ from pydantic import Field
 from common.strict import Strict
 
 
-class ExactPlan(Strict):
-    """`types` are the tensor types by the names of the network's parameters. They follow from
-    `quantization`, `tensor_types` and `pure`, as the export's settings of these names; an
-    importance matrix takes no part. `every` is after how many steps slow types find their blocks
-    anew; null: 1, and 4 for K-quants."""
+class Mix(Strict):
+    """Which type each tensor of a file gets: the export's settings of these names."""
 
     quantization: str
-    types: dict[str, str]
     tensor_types: dict[str, str] = Field(default_factory=dict)
     pure: bool = False
+
+
+class ExactPlan(Mix):
+    """`types` are the tensor types by the names of the network's parameters. They follow from the
+    mix; an importance matrix takes no part. `every` is after how many steps slow types find their
+    blocks anew; null: 1, and 4 for K-quants."""
+
+    types: dict[str, str]
     every: int | None = Field(default=None, ge=1)

@@ -54,10 +54,7 @@ def block_types(
         tensor = wanted.pop(gguf_name(name) or "", None)
         if tensor is None:
             continue
-        if tuple(parameter.shape) != tensor.shape or type(_owner(network, name)).__name__ not in (
-            "Linear",
-            "Embedding",
-        ):
+        if tuple(parameter.shape) != tensor.shape or not _as_in_file(_owner(network, name)):
             raise _other_form(name)
         found[name] = tensor.actual
     if wanted:
@@ -67,6 +64,12 @@ def block_types(
 
 def _owner(network: Any, parameter: str) -> Any:
     return network.get_submodule(parameter.rpartition(".")[0])
+
+
+def _as_in_file(module: Any) -> bool:
+    """Whether the module keeps its weight as a matrix of the file, [outputs, inputs]; an embedding
+    that the network multiplies afterwards (Gemma) does."""
+    return any(kind.__name__ in ("Linear", "Embedding") for kind in type(module).__mro__)
 
 
 def _other_form(name: str) -> UserError:

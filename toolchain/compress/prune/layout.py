@@ -44,6 +44,8 @@ class Layout(Strict):
     `norms` are modules that divide by the root mean square of the hidden width (with `norm_offset`
     added to their weight), in a layer or outside (`final_norm`). `sums` name, where normalization
     comes after a sum, the norm that takes the sum with the output of a linear module.
+    `folds` name, for a module of a layer, those that alone read its last output channels, each
+    channel by itself, so that scales may move between them.
     `embedding_by_width`: the network multiplies embeddings by the root of the hidden width.
     `heads_fill_hidden`: the heads together must be as wide as the hidden width.
     `per_layer_types` are those whose layers llama.cpp's architecture `deci` computes too."""
@@ -58,6 +60,7 @@ class Layout(Strict):
     final_norm: str | None = None
     norm_offset: float = 0.0
     sums: dict[str, str] = Field(default_factory=dict)
+    folds: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     embedding: str | None = None
     embedding_by_width: bool = False
     heads_fill_hidden: bool = False
