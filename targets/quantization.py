@@ -14,10 +14,14 @@ QUANTIZATIONS = (
 )
 
 # ONNX: docs/onnx.md says what each is.
-ONNX_DECODER_VARIANTS = ("int8-mixed", "int8-fast", "int8-block", "int8-dynamic")
+ONNX_INT8_DECODER_VARIANTS = ("int8-mixed", "int8-fast", "int8-block", "int8-dynamic")
+# Those whose weights in the layers are the very values of a GGUF's blocks, by the blocks' type.
+INT4_BLOCK = "int4-block"
+ONNX_OF_BLOCKS = {"Q4_0": INT4_BLOCK, "Q8_0": "int8-block32"}
+ONNX_DECODER_VARIANTS = (*ONNX_INT8_DECODER_VARIANTS, *ONNX_OF_BLOCKS.values())
 ONNX_ENCODER_VARIANTS = ("int8-dynamic", "int8-block", "int8-static")
 # The others keep the embedding in float32.
-INT8_EMBEDDING = frozenset({"int8-mixed", "int8-fast", "int8-block"})
+INT8_EMBEDDING = frozenset({"int8-mixed", "int8-fast", "int8-block", *ONNX_OF_BLOCKS.values()})
 ONNX_VARIANTS = tuple(dict.fromkeys((*ONNX_DECODER_VARIANTS, *ONNX_ENCODER_VARIANTS)))
 
 # llama-quantize takes these short names too.

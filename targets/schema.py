@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from common.errors import near_names
 from common.strict import Strict
 from targets.quantization import (
-    ONNX_DECODER_VARIANTS,
+    ONNX_INT8_DECODER_VARIANTS,
     ONNX_VARIANTS,
     QUANTIZATIONS,
     canonical_quantization,
@@ -105,7 +105,7 @@ class Onnx(Strict):
     share of a classifier's accuracy that may be lost (0.005: half a point).
     """
 
-    variants: tuple[str, ...] = ONNX_DECODER_VARIANTS
+    variants: tuple[str, ...] = ONNX_INT8_DECODER_VARIANTS
     prefill_tokens: int = Field(default=256, ge=1)
     decode_tokens: int = Field(default=64, ge=1)
     batch_size: int = Field(default=8, ge=1)

@@ -66,7 +66,8 @@ def is_encoder(info: CheckpointInfo) -> bool:
 
 
 def variants_of(target: Target, *, encoder: bool, of_target: bool = True) -> tuple[str, ...]:
-    """ONNX variants for this kind of model: those that the target names, else all."""
+    """ONNX variants for this kind of model: those that the target names, else all that there
+    are."""
     known = ONNX_ENCODER_VARIANTS if encoder else ONNX_DECODER_VARIANTS
     wanted = tuple(name for name in target.onnx.variants if name in known)
     return wanted if of_target and wanted else known

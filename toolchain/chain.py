@@ -198,6 +198,7 @@ def _calibrated(job: Job, settings: Gptq, say: Say) -> Artifact:
         settings=settings,
         tensor_types=export.tensor_types,
         pure=export.pure,
+        layers_only=job.backend != "gguf",
         trust_remote_code=job.trust_remote_code,
     )
     return run_stage(gptq, job.source, config, job.workspace, say)
@@ -233,7 +234,11 @@ def _distill(state: State, say: Say) -> State:
     state, cache = _cache(state, teacher, student, data, say)
     # A model does not teach itself: the cache that is named is another's.
     unknown = job.teacher_cache is not None and teacher.digest == student.digest
-    blocks = {"tensor_types": export.tensor_types, "pure": export.pure} if settings.exact else {}
+    blocks = {
+        "tensor_types": export.tensor_types,
+        "pure": export.pure,
+        "layers_only": job.backend != "gguf",
+    } if settings.exact else {}  # fmt: skip
     config = distill.Config(
         data=data,
         settings=settings,

@@ -153,16 +153,19 @@ def _block_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
     if recipe.blocks is None:
         return quantization
     from runtimes.quantizer import canonical_quantization
+    from targets.quantization import ONNX_OF_BLOCKS
 
     key, wanted = recipe.blocks
     made = canonical_quantization(wanted)
-    if backend == "gguf" and quantization in (AUTO, made):
-        return made
+    own = made if backend == "gguf" else ONNX_OF_BLOCKS.get(made) if backend == "onnx" else None
+    if own is not None and quantization in (AUTO, own):
+        return own
+    same = ", ".join(f"{name} is {kind}" for kind, name in ONNX_OF_BLOCKS.items())
     raise UserError(
         f"{key} makes the blocks of {made}, but the export makes {quantization}"
         + ("" if backend == "gguf" else f" ({backend})"),
         f"set export.quantization (or quantization=) to {made}, or {key} to the type "
-        "that is exported",
+        f"that is exported (of ONNX: {same})",
     )
 
 

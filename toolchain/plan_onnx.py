@@ -2,8 +2,9 @@
 
     onnx_sizes(info, ("int8-mixed", "int8-dynamic"))
 
-Estimates: weights of matrix products take a byte each and a scale for each `_BLOCK` of them, the
-embedding a byte or four, everything else four. A tied output head is a matrix of its own here.
+Estimates: weights of matrix products take a byte each and a scale for each `_BLOCK` of them (in
+4-bit blocks half a byte and a scale for 32, but for the output head), the embedding a byte or four,
+everything else four. A tied output head is a matrix of its own here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from targets.quantization import INT8_EMBEDDING
+from targets.quantization import INT4_BLOCK, INT8_EMBEDDING, block_values
 from toolchain.checkpoint.config_facts import output_head, token_embedding
 from toolchain.checkpoint.info import CheckpointInfo
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 128
 _FLOAT_BYTES = 4
+_BYTE = 1 + _FLOAT_BYTES / _BLOCK  # of a weight, with its part of a scale
+_HALF = 1 / 2 + _FLOAT_BYTES / block_values(INT4_BLOCK)
 
 
 def onnx_sizes(info: CheckpointInfo, variants: Sequence[str]) -> list[TypeSize]:
@@ -28,18 +31,21 @@ def onnx_sizes(info: CheckpointInfo, variants: Sequence[str]) -> list[TypeSize]:
 
     names = [tensor.name for tensor in info.tensors]
     embedding_name = token_embedding(names)
-    matrices = sum(
+    head_name = output_head(names)
+    layers = sum(
         tensor.elements
         for tensor in info.tensors
-        if len(tensor.shape) == 2 and tensor.name != embedding_name
+        if len(tensor.shape) == 2 and tensor.name not in (embedding_name, head_name)
     )
+    head = next((t.elements for t in info.tensors if t.name == head_name), 0)
     embedding = next((t.elements for t in info.tensors if t.name == embedding_name), 0)
-    rest = info.parameters - matrices - embedding
-    if output_head(names) is None and info.architecture and "CausalLM" in info.architecture:
-        matrices += embedding
-    products = int(matrices * (1 + _FLOAT_BYTES / _BLOCK)) + rest * _FLOAT_BYTES
+    rest = info.parameters - layers - head - embedding
+    if head_name is None and info.architecture and "CausalLM" in info.architecture:
+        head = embedding
     found = []
     for name in variants:
+        inner = layers * (_HALF if name == INT4_BLOCK else _BYTE)
+        products = int(inner + head * _BYTE) + rest * _FLOAT_BYTES
         lookup = embedding * (1 if name in INT8_EMBEDDING else _FLOAT_BYTES)
         found.append(
             TypeSize(

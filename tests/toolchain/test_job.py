@@ -81,6 +81,16 @@ def test_blocks_that_are_rounded_by_calibration_are_exported(
         settled(checkpoint, tmp_path, recipe.replace("gptq, export", "gptq, prune, export"))
 
 
+@pytest.mark.parametrize(("made", "exported"), [("q4_0", "int4-block"), ("q8_0", "int8-block32")])
+def test_onnx_has_the_blocks_of_two_types(
+    checkpoint: Path, tmp_path: Path, made: str, exported: str
+) -> None:
+    recipe = f"stages: [gptq, export]\ngptq: {{quantization: {made}}}\nexport: {{format: onnx}}\n"
+    assert settled(checkpoint, tmp_path, recipe).quantization == exported
+    with pytest.raises(UserError, match=r"of ONNX: int4-block is Q4_0, int8-block32 is Q8_0"):
+        settled(checkpoint, tmp_path, recipe.replace(made, "q4_k"))
+
+
 def test_blocks_are_trained_on_general_text_beside_the_model_s_own(
     checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy
 import pytest
+from onnx import numpy_helper
 from safetensors.numpy import load_file
 from tiny_models import SENTENCES, tiny_llama
 
 from common.errors import UserError
 from runtimes.ggml_blocks import dequantize_rows
 from runtimes.gguf_file import open_tensors
+from targets.quantization import ONNX_OF_BLOCKS
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.intake import open_checkpoint
 from toolchain.compress.exact.sidecar import read_exact
@@ -23,6 +25,9 @@ from toolchain.compress.gptq.settings import Gptq
 from toolchain.compress.prune.calibration import read_batches
 from toolchain.compress.prune.measure import divergence, reference
 from toolchain.export.gguf import convert, quantize
+from toolchain.export.onnx import export as onnx_export
+from toolchain.export.onnx import quantize as onnx_quantize
+from toolchain.export.onnx.graph_file import GRAPH, load_graph
 from toolchain.pipeline import Workspace, run_stage
 from toolchain.stage import Input
 
@@ -37,8 +42,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rounded(base: Path, text: Path, root: Path, **settings: Any) -> Artifact:
     source, _ = open_checkpoint(base, None)
     own = {"calibration_tokens": 1024, **settings}
-    types = own.pop("tensor_types", {})
-    config = stage.Config(text=Input.of_file(text), settings=Gptq(**own), tensor_types=types)
+    more = {key: own.pop(key) for key in ("tensor_types", "layers_only") if key in own}
+    config = stage.Config(text=Input.of_file(text), settings=Gptq(**own), **more)
     return run_stage(stage, source, config, Workspace(root), lambda _line: None)
 
 
@@ -70,6 +75,39 @@ def test_the_checkpoint_and_the_file_are_the_blocks(text: Path, tmp_path: Path) 
     found = open_tensors(file.only(".gguf"))["blk.1.ffn_down.weight"]
     blocks = exact.blocks["model.layers.1.mlp.down_proj.weight"]
     assert found.tensor_type.name == "Q5_1" and numpy.array_equal(found.data, blocks)
+
+
+@pytest.mark.parametrize(("kind", "variant"), ONNX_OF_BLOCKS.items())
+def test_onnx_blocks_hold_the_very_values(
+    kind: str, variant: str, text: Path, tmp_path: Path
+) -> None:
+    base = tiny_llama(tmp_path / "base", hidden=64, ffn=96)
+    made = rounded(base, text, tmp_path, quantization=kind, layers_only=True)
+    assert made.measurements["nearest_tensors"] == 0
+    workspace = Workspace(tmp_path / "files")
+    fp32 = run_stage(onnx_export, made, onnx_export.Config(), workspace, lambda _line: None)
+    config = onnx_quantize.Config(variant=variant)
+    file = run_stage(onnx_quantize, fp32, config, workspace, lambda _line: None)
+    stored = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in load_graph(file.path / GRAPH).graph.initializer
+    }
+    wanted = {
+        (row + 0).tobytes()  # no negative zeros
+        for name, weight in load_file(made.path / "model.safetensors").items()
+        if "layers" in name and weight.ndim == 2
+        for row in weight
+    }
+    mark = "_q4" if kind == "Q4_0" else "_q8"
+    packed = [n for n in stored if n.endswith(mark) and "layers" in n]
+    assert len(packed) >= 2 * 4
+    for name in packed:
+        codes = stored[name]
+        if kind == "Q4_0":
+            codes = numpy.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:2], 32)
+        zero = numpy.float32(8 if kind == "Q4_0" else 128)
+        values = (codes.astype(numpy.float32) - zero) * stored[f"{name}_scales"][..., None]
+        assert {(row + 0).tobytes() for row in values.reshape(len(values), -1)} <= wanted
 
 
 def test_it_is_nearer_than_plain_rounding(text: Path, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import pytest
 
 from common.errors import UserError
 from runtimes.cpu_int8 import int8_support
+from runtimes.ggml_blocks import dequantize_rows, quantize_rows
 from runtimes.ort import open_session
 from runtimes.ort_cache import OrtSequences
 from runtimes.ort_graph import decoder_graph
 from toolchain.artifact import Artifact
 from toolchain.export.onnx import quantize
 from toolchain.export.onnx.graph_file import GRAPH, load_graph
-from toolchain.export.onnx.int8_weights import per_block, per_channel
+from toolchain.export.onnx.int8_weights import per_block, per_block4, per_channel
 from toolchain.export.onnx.variants import VARIANTS
 
 IDS = [5, 30, 77, 120, 9, 300, 41]
@@ -47,12 +48,12 @@ def test_every_variant_of_every_graph_stays_close(
     exact, close = logits(source), logits(made)
     assert close.shape == exact.shape
     error = np.abs(close - exact).max() / np.abs(exact).max()
-    assert 1e-6 < error < 0.05
+    assert 1e-6 < error < (0.25 if variant == "int4-block" else 0.05)
     graph = load_graph(made.path / GRAPH).graph
     constants = {tensor.name for tensor in graph.initializer}
     operators = {n.op_type for n in graph.node if constants.intersection(n.input)}
     assert "MatMul" not in operators
-    assert ("MatMulNBits" in operators) == (VARIANTS[variant].layers == "block")
+    assert ("MatMulNBits" in operators) == VARIANTS[variant].layers.startswith("block")
     assert made.measurements["nodes"].get("embedding", 0) == VARIANTS[variant].int8_embedding
     if VARIANTS[variant].int8_embedding:
         assert made.measurements["float32_weights"] == []
@@ -138,6 +139,28 @@ def test_weights_are_rounded_to_the_nearest_step() -> None:
     assert blocks.shape == (33, 4, 32) and steps.shape == (33, 4)
     back = ((blocks.astype(np.float32) - 128) * steps[..., None]).reshape(33, 128)[:, :100].T
     assert np.abs(back - weight).max() <= steps.max() * 0.51
+
+
+def test_blocks_of_4_bits_are_near_and_keep_what_lies_on_their_grid() -> None:
+    weight = np.random.default_rng(1).standard_normal((100, 33)).astype(np.float32)
+    weight[:32, 5] = 0
+
+    def back(packed: np.ndarray, scales: np.ndarray) -> np.ndarray:
+        codes = np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:2], 32)
+        values = (codes.astype(np.float32) - 8) * scales[..., None]
+        return values.reshape(len(packed), -1)[:, :100].T
+
+    packed, scales = per_block4(weight)
+    assert packed.shape == (33, 4, 16) and scales.shape == (33, 4)
+    near = back(packed, scales)
+    assert np.square(near - weight).mean() < 0.012 * np.square(weight).mean()
+    assert np.array_equal(near[:32, 5], weight[:32, 5])
+    assert np.array_equal(back(*per_block4(near)), near)
+
+    rows = np.ascontiguousarray(weight.T[:, :96])
+    ours = dequantize_rows(quantize_rows(rows, "Q4_0"), "Q4_0", 96).T
+    kept = back(*per_block4(np.concatenate([ours, np.zeros((4, 33), np.float32)])))
+    assert np.array_equal(kept[:96], ours)  # bit by bit, as a GGUF has it
 
 
 def test_refusals(built: Artifact, tmp_path: Path) -> None:

@@ -31,14 +31,15 @@ _WEIGHT_BYTES = {"none": 4.0, "int8": 1.1, "nf4": 0.6}
 
 class Config(finetune.Config):
     """`teacher` is a checkpoint, `cache` what one has said, named by their digests: one of them, or
-    both where it is to be sure that they belong together. `tensor_types` and `pure` are the
-    export's, for `settings.exact`."""
+    both where it is to be sure that they belong together. For `settings.exact`: `tensor_types` and
+    `pure` are the export's; `layers_only` where embedding and head have no blocks of their own."""
 
     teacher: Input | None
     cache: Input | None = None
     settings: Distill = Distill()
     tensor_types: dict[str, str] = Field(default_factory=dict)
     pure: bool = False
+    layers_only: bool = False
 
     @field_validator("settings")
     @classmethod

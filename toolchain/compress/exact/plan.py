@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from runtimes.quantizer import canonical_quantization
 from toolchain.artifact import Artifact
+from toolchain.checkpoint.config_facts import output_head, token_embedding
 from toolchain.checkpoint.inspect import inspect
 from toolchain.compress.exact.settings import ExactPlan
 from toolchain.compress.exact.types import block_types
@@ -38,6 +39,7 @@ def exact_plan(source: Artifact, kind: Kind, config: Config) -> ExactPlan:
         settings.exact or "",
         tensor_types=config.tensor_types,
         pure=config.pure,
+        layers_only=config.layers_only,
         trust_remote_code=config.trust_remote_code,
     )
     return plan.model_copy(update={"every": settings.exact_every})
@@ -59,10 +61,11 @@ def block_plan(
     *,
     tensor_types: Mapping[str, str],
     pure: bool,
+    layers_only: bool = False,
     trust_remote_code: bool = False,
 ) -> ExactPlan:
     """The types of a model's weights in its file; `key` is the recipe's key that asks for them.
-    Raises as `exact_plan`."""
+    With `layers_only` embedding and head have none. Raises as `exact_plan`."""
     quantization = require_blocks(key, quantization)
     if kept_tensors(source.path):
         raise UserError(
@@ -76,9 +79,12 @@ def block_plan(
         Finetune(method="full"),
         trust_remote_code=trust_remote_code,
     )
-    types = block_types(
-        inspect(source.path), network, quantization, tensor_types=tensor_types, pure=pure
-    )
+    info = inspect(source.path)
+    types = block_types(info, network, quantization, tensor_types=tensor_types, pure=pure)
+    if layers_only:
+        names = [tensor.name for tensor in info.tensors]
+        outside = (token_embedding(names), output_head(names))
+        types = {name: kind for name, kind in types.items() if name not in outside}
     return ExactPlan(
         quantization=quantization, types=types, tensor_types=dict(tensor_types), pure=pure
     )

@@ -43,12 +43,14 @@ Changed = Iterator[tuple[int | None, dict[str, "torch.Tensor"]]]
 
 
 class Config(StageConfig):
-    """`text` is the calibration text; `tensor_types` and `pure` are the export's."""
+    """`text` is the calibration text; `tensor_types` and `pure` are the export's. With
+    `layers_only` embedding and head stay as they are (ONNX keeps them in 8 bits)."""
 
     text: Input
     settings: Gptq = Gptq()
     tensor_types: dict[str, str] = Field(default_factory=dict)
     pure: bool = False
+    layers_only: bool = False
     trust_remote_code: bool = False
 
 
@@ -73,6 +75,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         settings.quantization,
         tensor_types=config.tensor_types,
         pure=config.pure,
+        layers_only=config.layers_only,
         trust_remote_code=trust,
     )
     batches = read_batches(

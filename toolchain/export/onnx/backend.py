@@ -35,13 +35,17 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
 
     stage = functools.partial(run_stage, workspace=job.workspace, say=say)
     trust = job.trust_remote_code
-    fp32 = stage(onnx_export, job.source, onnx_export.Config(trust_remote_code=trust))
+    exported = onnx_export.Config(trust_remote_code=trust)
+    # Rounded by calibration: what that lost is measured against the model as it was.
+    unrounded = job.unquantized or job.source
+    fp32 = stage(onnx_export, unrounded, exported)
+    rounded = stage(onnx_export, job.source, exported) if job.unquantized else None
     evaluate = job.recipe.evaluate
     proof = stage(
         onnx_parity,
         fp32,
         onnx_parity.Config(
-            checkpoint=Input.of_artifact(job.source),
+            checkpoint=Input.of_artifact(unrounded),
             evaluation=text_input(job, job.texts.evaluation),
             evaluation_name=job.texts.evaluation.name,
             max_tokens=evaluate.max_tokens,
@@ -72,7 +76,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
 
     def make(name: str) -> Artifact:
         config = quantize.Config(variant=name, reduce_range=support.reduce_range)
-        return stage(quantize, smoothed(name) or fp32, config)
+        return stage(quantize, rounded or smoothed(name) or fp32, config)
 
     def quality_of(artifact: Artifact) -> Artifact:
         return stage(onnx_quality, artifact, measured)
@@ -92,7 +96,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         tried = (_asked_for(name, model, fp32, kld_of(model), max_kld),)
     return Exported(
         model=model,
-        makers=tuple(filter(None, (fp32, smoothed(name)))),
+        makers=tuple(filter(None, (fp32, rounded, smoothed(name)))),
         parity=proof,
         quality=quality_of(model),
         reference_quality=quality_of(fp32),

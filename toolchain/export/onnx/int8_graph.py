@@ -1,4 +1,4 @@
-"""Rewrite a decoder's float32 ONNX graph for 8-bit weights, one kind of node after the other.
+"""Rewrite a decoder's float32 ONNX graph for 8-bit or 4-bit weights, kind of node by kind of node.
 
 Works on the graphs of onnxruntime-genai's builder and of torch.onnx.export: whatever is a `MatMul`
 with a constant weight is a candidate; the one that makes `logits` is the output head; the `Gather`
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtimes.ort_graph import LOGITS_START
 from toolchain.export.onnx.int8_lookup import lookup_blocks, lookup_columns, lookup_rows
-from toolchain.export.onnx.int8_weights import per_block, per_channel
+from toolchain.export.onnx.int8_weights import BLOCK4_SIZE, per_block, per_block4, per_channel
 from toolchain.export.onnx.nodes import MICROSOFT, node_of
 
 if TYPE_CHECKING:
@@ -79,16 +79,16 @@ class Int8Graph:
         weight = self.weight(node)
         fitting = (b for b in (block_size, 64, 32, 16) if weight.shape[0] % b == 0)
         block_size = next(fitting, block_size)
-        packed, scales = per_block(weight, block_size)
         name = f"{node.input[1]}_q8"
-        self.add(name, packed)
-        self.add(f"{name}_scales", scales)
-        attributes = {"K": weight.shape[0], "N": weight.shape[1], "bits": 8}
-        attributes |= {"block_size": block_size, "accuracy_level": _ACCURACY_INT8}
-        inputs = [node.input[0], name, f"{name}_scales"]
-        self._replace(node, [node_of("MatMulNBits", inputs, list(node.output), **attributes)])
+        self._to_nbits(node, name, per_block(weight, block_size), 8, block_size)
         self._note("block", node)
         return name
+
+    def to_blocks4(self, node: NodeProto) -> None:
+        """Make a `MatMul` a `MatMulNBits` of 4 bits."""
+        made = per_block4(self.weight(node))
+        self._to_nbits(node, f"{node.input[1]}_q4", made, 4, BLOCK4_SIZE)
+        self._note("block of 4 bits", node)
 
     def to_dynamic(
         self, node: NodeProto, *, per_row: bool = False, reduce_range: bool = False
@@ -221,6 +221,18 @@ class Int8Graph:
         if not any(opset.domain == MICROSOFT for opset in self.model.opset_import):
             self.model.opset_import.add(domain=MICROSOFT, version=1)
         return self.model
+
+    def _to_nbits(
+        self, node: NodeProto, name: str, made: tuple[Any, Any], bits: int, block_size: int
+    ) -> None:
+        packed, scales = made
+        inner, outer = self.weight(node).shape
+        self.add(name, packed)
+        self.add(f"{name}_scales", scales)
+        attributes = {"K": inner, "N": outer, "bits": bits, "block_size": block_size}
+        inputs = [node.input[0], name, f"{name}_scales"]
+        attributes["accuracy_level"] = _ACCURACY_INT8
+        self._replace(node, [node_of("MatMulNBits", inputs, list(node.output), **attributes)])
 
     def _embedding_width(self, node: NodeProto) -> int:
         name = node.input[0]

@@ -1,4 +1,4 @@
-"""8-bit weights for onnxruntime's kernels: one scale per output channel, or one per block.
+"""8-bit and 4-bit weights for onnxruntime's kernels: one scale per output channel, or per block.
 
 All are symmetric. A weight of a `MatMul` is `[in, out]`, as ONNX has it.
 """
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_ZERO = 128
+BLOCK4_SIZE = 32
+_ZERO4 = 8
+_CODES4 = 15  # the highest of 4 bits
 _COLUMNS_AT_A_TIME = 4096
 
 
@@ -53,6 +56,56 @@ def per_block(
         values = np.rint(weight[rows] / scales[:, block]) + BLOCK_ZERO
         quantized[:, rows] = values.T.astype(np.uint8)
     return quantized.reshape(outer, blocks, block_size), scales
+
+
+def per_block4(
+    weight: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """`[in, out]` to `MatMulNBits`' uint8 `[out, blocks, 16]`, two weights a byte, and scales
+    `[out, blocks]`; a weight is its scale times its code less 8.
+
+    A block's largest weight gets each of the codes in turn, and the scale with the least squared
+    error counts. Weights that lie on such a grid already, as rounding into Q4_0 blocks leaves them,
+    stay what they are.
+    """
+    import numpy as np
+
+    inner, outer = weight.shape
+    blocks = -(-inner // BLOCK4_SIZE)
+    packed = np.empty((outer, blocks, BLOCK4_SIZE // 2), np.uint8)
+    scales = np.empty((outer, blocks), np.float32)
+    for start in range(0, outer, _COLUMNS_AT_A_TIME):
+        part = slice(start, start + _COLUMNS_AT_A_TIME)
+        rows = np.zeros((weight[:, part].shape[1], blocks * BLOCK4_SIZE), np.float32)
+        rows[:, :inner] = weight[:, part].T
+        own = rows.reshape(len(rows), blocks, BLOCK4_SIZE)
+        codes, scales[part] = _nearest4(own)
+        packed[part] = codes[..., ::2] | codes[..., 1::2] << np.uint8(4)
+    return packed, scales
+
+
+def _nearest4(
+    blocks: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Codes [rows, blocks, 32] and scales [rows, blocks]."""
+    import numpy as np
+
+    at = np.abs(blocks).argmax(-1, keepdims=True)
+    largest = np.take_along_axis(blocks, at, -1)
+    least = np.full(blocks.shape[:2], np.inf, np.float32)
+    best = np.zeros(blocks.shape, np.uint8)
+    scales = np.ones(blocks.shape[:2], np.float32)
+    for code in range(_CODES4 + 1):
+        if code == _ZERO4:  # a largest weight of zero: the block is all zeros
+            continue
+        scale = np.where(largest != 0, largest / np.float32(code - _ZERO4), np.float32(1))
+        codes = np.clip(np.rint(blocks / scale) + _ZERO4, 0, _CODES4)
+        error = np.square((codes - _ZERO4) * scale - blocks).sum(-1)
+        better = error < least
+        least = np.where(better, error, least)
+        best[better] = codes[better].astype(np.uint8)
+        scales = np.where(better, scale[..., 0], scales)
+    return best, scales
 
 
 def _scales(largest: NDArray[np.float32], steps: int) -> NDArray[np.float32]:

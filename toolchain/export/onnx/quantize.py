@@ -1,6 +1,6 @@
-"""Stage `onnx-quantize`: a decoder's float32 ONNX graph to INT8, in one of the known variants.
+"""Stage `onnx-quantize`: a decoder's float32 ONNX graph to one of the known variants.
 
-    onnx (FP32) → onnx (INT8): model.onnx [+ model.onnx.data], the other files as they are
+    onnx (FP32) → onnx (INT8 or INT4): model.onnx [+ model.onnx.data], the other files as they are
 
 Weights are rounded to the nearest step, nothing is calibrated; `onnx-smooth` runs before where it
 helps. See `toolchain.export.onnx.variants` for what the variants do and `docs/onnx.md` for figures.
@@ -89,7 +89,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         parents=[source.digest],
         versions={name: version(name) for name in TOOLS},
         measurements={
-            "precision": "INT8",
+            "precision": "INT4" if variants.variant(config.variant).layers == "block4" else "INT8",
             "quantization": config.variant,
             "size_bytes": size_bytes,
             "size_of_fp32": round(size_bytes / float32_bytes, 4),
@@ -113,7 +113,9 @@ def quantize_graph(
     hidden = graph.weight(head).shape[0]
     tied = graph.shares_embedding(head)
     for node in graph.layers():
-        if variant.layers == "block":
+        if variant.layers == "block4":
+            graph.to_blocks4(node)
+        elif variant.layers == "block":
             graph.to_blocks(node, variant.block_size)
         else:
             rows, columns = graph.weight(node).shape

@@ -1,4 +1,4 @@
-"""The ways in which a decoder is quantized to INT8, as data: one row each, best known first."""
+"""The ways in which a decoder is quantized, as data: one row each, best known first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from common.errors import UserError, near_names
 
-Weights = Literal["block", "dynamic"]
+Weights = Literal["block", "block4", "dynamic"]
 BLOCK_SIZE = 128
 
 
@@ -16,7 +16,8 @@ class Variant:
     """How each part of a decoder is computed.
 
     `layers` and `head`: `dynamic` has one scale per output channel and quantizes activations as
-    they come (fast in prefill); `block` one scale per block of weights (closest to FP32).
+    they come (fast in prefill); `block` one scale per block of weights (closest to FP32); `block4`
+    4 bits, 32 to a block: the values that a GGUF's Q4_0 has.
     `per_row`: what a layer brings back from a wider inner width is quantized position by position.
     `int8_embedding`: token embeddings too, shared with the head where they are tied.
     `last_position`: logits of a prompt's last position alone. `whole_attention`: attention of short
@@ -66,6 +67,23 @@ VARIANTS = {
             head="block",
             int8_embedding=True,
             last_position=True,
+        ),
+        Variant(
+            "int4-block",
+            "4-bit blocks of 32 in the layers, 8-bit blocks in the head: smallest; calibrate first",
+            layers="block4",
+            head="block",
+            int8_embedding=True,
+            last_position=True,
+        ),
+        Variant(
+            "int8-block32",
+            "as int8-block with blocks of 32: the values of Q8_0, for weights trained in them",
+            layers="block",
+            head="block",
+            int8_embedding=True,
+            last_position=True,
+            block_size=32,
         ),
         Variant(
             "int8-dynamic",
