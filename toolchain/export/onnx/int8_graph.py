@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from runtimes.ort_graph import LOGITS_START
 from toolchain.export.onnx.int8_lookup import lookup_blocks, lookup_columns, lookup_rows
-from toolchain.export.onnx.int8_weights import BLOCK4_SIZE, per_block, per_block4, per_channel
+from toolchain.export.onnx.int8_weights import (
+    GRID_BLOCK,
+    per_block,
+    per_block4,
+    per_channel,
+    per_grid,
+)
 from toolchain.export.onnx.nodes import MICROSOFT, node_of
 
 if TYPE_CHECKING:
@@ -80,14 +86,15 @@ class Int8Graph:
         fitting = (b for b in (block_size, 64, 32, 16) if weight.shape[0] % b == 0)
         block_size = next(fitting, block_size)
         name = f"{node.input[1]}_q8"
-        self._to_nbits(node, name, per_block(weight, block_size), 8, block_size)
+        made = per_grid(weight) if block_size == GRID_BLOCK else per_block(weight, block_size)
+        self._to_nbits(node, name, made, 8, block_size)
         self._note("block", node)
         return name
 
     def to_blocks4(self, node: NodeProto) -> None:
         """Make a `MatMul` a `MatMulNBits` of 4 bits."""
         made = per_block4(self.weight(node))
-        self._to_nbits(node, f"{node.input[1]}_q4", made, 4, BLOCK4_SIZE)
+        self._to_nbits(node, f"{node.input[1]}_q4", made, 4, GRID_BLOCK)
         self._note("block of 4 bits", node)
 
     def to_dynamic(

@@ -5,6 +5,7 @@ All are symmetric. A weight of a `MatMul` is `[in, out]`, as ONNX has it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,9 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_ZERO = 128
-BLOCK4_SIZE = 32
+GRID_BLOCK = 32
 _ZERO4 = 8
-_CODES4 = 15  # the highest of 4 bits
 _COLUMNS_AT_A_TIME = 4096
 
 
@@ -62,49 +62,61 @@ def per_block4(
     weight: NDArray[np.float32],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """`[in, out]` to `MatMulNBits`' uint8 `[out, blocks, 16]`, two weights a byte, and scales
-    `[out, blocks]`; a weight is its scale times its code less 8.
+    `[out, blocks]`; a weight is its scale times its code less 8. Scales as in `per_grid`."""
+    import numpy as np
 
-    A block's largest weight gets each of the codes in turn, and the scale with the least squared
-    error counts. Weights that lie on such a grid already, as rounding into Q4_0 blocks leaves them,
-    stay what they are.
-    """
+    codes, scales = _on_grid(weight, _ZERO4, tuple(c for c in range(-_ZERO4, _ZERO4) if c))
+    return codes[..., ::2] | codes[..., 1::2] << np.uint8(4), scales
+
+
+def per_grid(
+    weight: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """As `per_block` with blocks of 32, but a block's largest weight gets each of the higher codes
+    in turn, and the scale with the least squared error counts. Weights that lie on such a grid
+    already, as rounding into Q8_0 blocks leaves them, stay what they are."""
+    return _on_grid(weight, BLOCK_ZERO, range(BLOCK_ZERO // 2, BLOCK_ZERO + 1), signed=False)
+
+
+def _on_grid(
+    weight: NDArray[np.float32], zero: int, tried: Sequence[int], *, signed: bool = True
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Codes `[out, blocks, 32]` and scales `[out, blocks]`; `tried` are the codes, less zero, that
+    the largest weight may have. A scale has its sign where they are `signed`."""
     import numpy as np
 
     inner, outer = weight.shape
-    blocks = -(-inner // BLOCK4_SIZE)
-    packed = np.empty((outer, blocks, BLOCK4_SIZE // 2), np.uint8)
+    blocks = -(-inner // GRID_BLOCK)
+    codes = np.empty((outer, blocks, GRID_BLOCK), np.uint8)
     scales = np.empty((outer, blocks), np.float32)
     for start in range(0, outer, _COLUMNS_AT_A_TIME):
         part = slice(start, start + _COLUMNS_AT_A_TIME)
-        rows = np.zeros((weight[:, part].shape[1], blocks * BLOCK4_SIZE), np.float32)
+        rows = np.zeros((weight[:, part].shape[1], blocks * GRID_BLOCK), np.float32)
         rows[:, :inner] = weight[:, part].T
-        own = rows.reshape(len(rows), blocks, BLOCK4_SIZE)
-        codes, scales[part] = _nearest4(own)
-        packed[part] = codes[..., ::2] | codes[..., 1::2] << np.uint8(4)
-    return packed, scales
+        own = rows.reshape(len(rows), blocks, GRID_BLOCK)
+        largest = np.take_along_axis(own, np.abs(own).argmax(-1, keepdims=True), -1)[..., 0]
+        candidates = largest if signed else np.abs(largest)
+        codes[part], scales[part] = _nearest(own, candidates, zero, tried)
+    return codes, scales
 
 
-def _nearest4(
-    blocks: NDArray[np.float32],
+def _nearest(
+    blocks: NDArray[np.float32], largest: NDArray[np.float32], zero: int, tried: Sequence[int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Codes [rows, blocks, 32] and scales [rows, blocks]."""
+    """Codes and scales with the least squared error; blocks of zeros get the scale 1."""
     import numpy as np
 
-    at = np.abs(blocks).argmax(-1, keepdims=True)
-    largest = np.take_along_axis(blocks, at, -1)
     least = np.full(blocks.shape[:2], np.inf, np.float32)
     best = np.zeros(blocks.shape, np.uint8)
     scales = np.ones(blocks.shape[:2], np.float32)
-    for code in range(_CODES4 + 1):
-        if code == _ZERO4:  # a largest weight of zero: the block is all zeros
-            continue
-        scale = np.where(largest != 0, largest / np.float32(code - _ZERO4), np.float32(1))
-        codes = np.clip(np.rint(blocks / scale) + _ZERO4, 0, _CODES4)
-        error = np.square((codes - _ZERO4) * scale - blocks).sum(-1)
+    for code in tried:
+        scale = np.where(largest != 0, largest / np.float32(code), np.float32(1))
+        steps = np.clip(np.rint(blocks / scale[..., None]), -zero, zero - 1)
+        error = np.square(steps * scale[..., None] - blocks).sum(-1)
         better = error < least
         least = np.where(better, error, least)
-        best[better] = codes[better].astype(np.uint8)
-        scales = np.where(better, scale[..., 0], scales)
+        best[better] = (steps[better] + zero).astype(np.uint8)
+        scales = np.where(better, scale, scales)
     return best, scales
 
 
