@@ -27,7 +27,20 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton$)")
 # llama-cpp-python sets LLAMA_BUILD_COMMON ON in the cache; a normal variable hides it. Neither the
 # common library nor the multimodal one is used here, and they are half of the compile time.
-TRIM_CMAKE = "set(LLAMA_BUILD_COMMON OFF)\n"
+# GCC 12's `_tile_loadconfig` names 8 of the 64 bytes that it reads; the stores of the others are
+# optimized away, and on CPUs with AMX every quantized model ends in an illegal instruction.
+BUILD_CMAKE = """\
+set(LLAMA_BUILD_COMMON OFF)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
+  include(CheckCXXCompilerFlag)
+  foreach(part tile int8 bf16)
+    check_cxx_compiler_flag(-mno-amx-${part} knows_amx_${part})
+    if(knows_amx_${part})
+      add_compile_options(-mno-amx-${part})
+    endif()
+  endforeach()
+endif()
+"""
 
 
 def check_machine(setup: Setup) -> None:
@@ -125,7 +138,7 @@ def build_runtime(setup: Setup) -> None:
     pin = pin_of(RUNTIME)
     built = read_stamp(setup.work / RUNTIME_MARK)
     cmake_args = os.environ.get("CMAKE_ARGS", str(built.get("cmake_args", "")))
-    done = {"digest": sorted(pin.hashes), "cmake_args": cmake_args}
+    done = {"digest": sorted(pin.hashes), "cmake_args": cmake_args, "cmake": BUILD_CMAKE}
     is_built = built == done and installed(setup, "llama_cpp_python", pin.version)
     if is_built and not damaged_files(setup.venv):
         for left in setup.work.glob(SDIST):
@@ -141,10 +154,11 @@ def build_runtime(setup: Setup) -> None:
 
 
 def compile_runtime(setup: Setup, sdist: Path, cmake_args: str) -> None:
-    """Build and install the runtime for this machine's CPU, without what is not used here."""
-    trim = setup.work / "trim.cmake"
-    trim.write_text(TRIM_CMAKE, encoding="utf-8")
-    include = shlex.quote(f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={trim}")
+    """Build and install the runtime for this machine's CPU, without what is not used here
+    and what a compiler gets wrong."""
+    own = setup.work / "llama_cpp.cmake"
+    own.write_text(BUILD_CMAKE, encoding="utf-8")
+    include = shlex.quote(f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={own}")
     with build_folder(setup) as scratch:
         setup.pip(
             "building llama.cpp for this machine",
