@@ -21,12 +21,15 @@ _OWN_BYTES = 32 << 20
 
 @contextmanager
 def freed_at_once() -> Iterator[None]:
-    """Blocks of a megabyte and more are mapped one by one, and unmapped when they are freed. It
-    costs page faults: for work whose memory must stay small."""
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is None:  # another C library
+    """What was freed before goes back now; from here on blocks of a megabyte and more are mapped
+    one by one, and unmapped when they are freed. It costs page faults: for work whose memory must
+    stay small."""
+    library = ctypes.CDLL(None)
+    trim, set_option = (getattr(library, name, None) for name in ("malloc_trim", "mallopt"))
+    if trim is None or set_option is None:  # another C library
         yield
         return
+    trim(0)
     set_option(_MMAP_THRESHOLD, _BLOCK_BYTES)
     try:
         yield
