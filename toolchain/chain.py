@@ -372,6 +372,7 @@ def _kept_apart(state: State, folder: Path) -> State:
 
 def _evaluate(state: State, say: Say) -> State:
     from toolchain.evaluate import measure
+    from toolchain.evaluate.guessing import guessing_note
 
     job, wanted = state.job, state.job.recipe.evaluate
     config = measure.Config(
@@ -386,8 +387,13 @@ def _evaluate(state: State, say: Say) -> State:
         task_examples=wanted.task_examples,
         trust_remote_code=job.trust_remote_code,
     )
-    source = state.adapter or job.source
-    return state.after(run_stage(measure, source, config, job.workspace, say))
+    made = run_stage(measure, state.adapter or job.source, config, job.workspace, say)
+    if not any(step.format == measure.FORMAT for step in state.steps):
+        found = made.measurements
+        vocab_size = (found["text"] or {}).get("vocab_size")
+        if note := guessing_note(found["perplexity"], vocab_size, config.text_name):
+            say(f"note: {note}")
+    return state.after(made)
 
 
 _STEPS: dict[str, Callable[[State, Say], State]] = {

@@ -216,12 +216,16 @@ def _row(label: str, mine: Any, other: Any, figure: Any) -> list[str]:
 
 
 def _notes(result: Evaluation) -> list[str]:
+    from toolchain.evaluate.guessing import guessing_note
+
     notes = []
     if result.text:
-        text = result.text
+        text, first = result.text, result.other or result.result  # the other is the reference
         notes.append(
             f"text: {text['name']}, {text['positions']} of {text['available_tokens']} tokens"
         )
+        note = guessing_note(first.perplexity, first.model["vocab_size"], text["name"])
+        notes += [f"note: {note}"] if note else []
     if result.task:
         task = result.task
         notes.append(f"task: {task['examples']} of {task['available_examples']} examples")

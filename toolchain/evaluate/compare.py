@@ -270,7 +270,11 @@ def _result(
         texts, references = [a.answer for a in answers], [a.expected for a in answers]
         scores = score_answers(texts, references, settings.metrics)
     value, stderr = perplexity or (None, None)
-    facts = {**model.as_json(), "chat_template": model.chat_template is not None}
+    facts = {
+        **model.as_json(),
+        "chat_template": model.chat_template is not None,
+        "vocab_size": model.runtime.vocab_size,
+    }
     return ModelResult(facts, value, stderr, scores, tuple(answers))
 
 

@@ -19,13 +19,15 @@ from common.strict import Strict
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
+from toolchain.data.text import read_documents
 from toolchain.evaluate.compare import Settings, measure_open
+from toolchain.evaluate.continuations import continuations
 from toolchain.evaluate.generate import answer_rows
 from toolchain.models import OpenOptions, open_model
 from toolchain.stage import Input, StageConfig
 
 NAME = "evaluate"
-VERSION = 2
+VERSION = 3
 TOOLS = ("peft", "torch", "transformers")
 FORMAT = "evaluation"
 RESULT, ANSWERS = "evaluation.json", "answers.jsonl"
@@ -58,7 +60,7 @@ class Config(StageConfig):
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
-    """Measure; leaves `evaluation.json` and, with tasks, `answers.jsonl`."""
+    """Measure; leaves `evaluation.json` and, where the model answered, `answers.jsonl`."""
     start = time.perf_counter()
     figures, rows = (_classified if config.labels else _answered)(source, config)
     if rows:
@@ -91,7 +93,8 @@ Found = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def _answered(source: Artifact, config: Config) -> Found:
-    """A decoder's perplexity on the text and its answers to the tasks."""
+    """A decoder's perplexity on the text and its answers to the tasks; without a task how it goes
+    on with the text."""
     options = OpenOptions(
         context_tokens=inspect((config.base or Input.of_artifact(source)).path).context_tokens
         or config.context_tokens + _SPARE_CONTEXT_TOKENS,
@@ -101,13 +104,18 @@ def _answered(source: Artifact, config: Config) -> Found:
     with open_model(str(source.path), options) as model:
         text = measure_open(model, _settings(config, None))
         tasks = {task.name: measure_open(model, _settings(config, task)) for task in config.tasks}
-    rows = [
+        samples = [] if tasks else continuations(model, read_documents(config.text.path))
+    rows = samples + [
         {"task": name, **row}
         for name, found in tasks.items()
         for row in answer_rows(found.result.answers)
     ]
     figures: dict[str, Any] = {
-        "text": {**(text.text or {}), "name": config.text_name or config.text.path.name},
+        "text": {
+            **(text.text or {}),
+            "name": config.text_name or config.text.path.name,
+            "vocab_size": text.result.model["vocab_size"],
+        },
         "perplexity": text.result.perplexity,
         "perplexity_stderr": text.result.perplexity_stderr,
         "tasks": {

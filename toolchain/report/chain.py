@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from toolchain.evaluate.guessing import is_guessing
 from toolchain.report.markdown import MISSING, escape, figure, table
 from toolchain.report.strings import name_of, text
 
@@ -47,7 +48,12 @@ def before_and_after(manifest: Mapping[str, Any], language: str) -> str:
             sizes = [found.get(key) for found in evaluations]
             rows.append(_row(name_of(key, language), sizes, None))
     headers = " | ".join(["", *(name_of(column, language) for column in columns)])
-    return f"{table(headers, rows)}\n\n{text('before_note', language)}"
+    parts = [
+        table(headers, rows),
+        text("before_note", language),
+        _guessing(evaluations[0], language),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def answers(manifest: Mapping[str, Any], language: str) -> str:
@@ -83,6 +89,20 @@ def _taught(run: Mapping[str, Any], language: str) -> str:
     factor = f"{teacher / student:.2f}"
     sizes = {"student": figure(student), "teacher": figure(teacher), "factor": factor}
     return "\n\n" + text("distilled", language, **sizes)
+
+
+def _guessing(first: Mapping[str, Any], language: str) -> str:
+    """A warning where the original's perplexity is that of a guess."""
+    measured = first.get("text") or {}
+    if not is_guessing(first["perplexity"], measured.get("vocab_size")):
+        return ""
+    return text(
+        "guessing",
+        language,
+        name=escape(measured["name"]),
+        perplexity=figure(first["perplexity"]),
+        tokens=figure(measured["vocab_size"]),
+    )
 
 
 def _row(name: str, figures: Sequence[float | None], last: float | None) -> tuple[str, ...]:

@@ -29,6 +29,15 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "Columns: the model after each of these stages, and last the file in this bundle.",
         "各列为经过相应阶段后的模型；最后一列为本部署包中的文件。",
     ),
+    "guessing": (
+        "**These figures tell little:** before any change the perplexity on {name} was "
+        "{perplexity}, little better than guessing among the model's {tokens} tokens. Give text of "
+        "the kind that the model was made for: recipe keys `export.calibration` and "
+        "`evaluate.text`.",
+        "**这些数值参考意义不大：**改动前模型在 {name} 上的困惑度为 {perplexity}，"
+        "几乎等同于在 {tokens} 个词元中随机猜测。请提供与该模型训练内容相近的文本："
+        "配方键 `export.calibration` 与 `evaluate.text`。",
+    ),
     "task_data": ("held-out rows of the data", "数据中的留出样本"),
     "task_checkpoint": ("the checkpoint's own task", "检查点自带任务"),
     "answers": ("Answers before and after", "前后回答"),

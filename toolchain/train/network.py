@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from toolchain.layer_widths import network_loader
+from toolchain.layer_widths import layer_widths, network_class, network_loader
 from toolchain.train.job import Kind
 from toolchain.train.settings import ALL_LINEAR, Finetune
 
@@ -49,7 +49,10 @@ def empty_network(
     config = _config(model, kind, labels, trust_remote_code)
     with torch.device("meta"):
         try:
-            network = _auto_class(kind).from_config(config, trust_remote_code=trust_remote_code)
+            if layer_widths(facts := config.to_dict()):
+                network = network_class(facts)._from_config(config)
+            else:
+                network = _auto_class(kind).from_config(config, trust_remote_code=trust_remote_code)
         except _LOAD_FAULTS as error:
             raise _does_not_load(model, error) from None
         return adapt(network, kind, settings)

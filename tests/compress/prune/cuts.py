@@ -55,7 +55,7 @@ def make(folder: Path, out_dir: Path, sizes: dict[str, int], **settings: Any) ->
                    score(info, layout, batches, wanted))  # fmt: skip
     shape = with_sizes(maker.shape, **sizes)
     parameters, whole = map(parameter_counter(info, layout), (shape, maker.shape))
-    candidate = Candidate(shape, parameters, 1 - parameters / whole, 1)
+    candidate = Candidate(shape, parameters, 1 - parameters / whole, 1, wanted.per_layer)
     return Made(maker, candidate, maker.make(candidate, out_dir))
 
 

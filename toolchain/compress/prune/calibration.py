@@ -36,6 +36,12 @@ class Batch:
         """Whether no row is padded."""
         return bool(self.valid.all())
 
+    def pieces(self, most_tokens: int) -> list[Batch]:
+        """The batch's rows in batches of at most `most_tokens`, at least one row each."""
+        rows = max(1, most_tokens // self.ids.shape[1])
+        parts = zip(self.ids.split(rows), self.valid.split(rows), strict=True)
+        return [Batch(ids, valid) for ids, valid in parts]
+
     def own(self, values: Any) -> Any:
         """Of `values` [rows, tokens, ...] those of the tokens that count, [tokens, ...]; no copy
         where no row is padded."""

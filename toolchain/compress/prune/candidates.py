@@ -25,12 +25,14 @@ SMALLEST_BLOCK = 32  # of every format here
 
 @dataclass(frozen=True)
 class Candidate:
-    """A shape that could be made; `ratio` is the share of all parameters that it removes."""
+    """A shape that could be made; `ratio` is the share of all parameters that it removes. With
+    `spread` its heads and channels go to the layers where the scores say they matter."""
 
     shape: Shape
     parameters: int
     ratio: float
     step: int
+    spread: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from common.errors import UserError
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.layout import Layout
 from toolchain.compress.prune.shape import (
@@ -16,7 +17,7 @@ from toolchain.compress.prune.shape import (
     tensor_shape,
     with_sizes,
 )
-from toolchain.layer_widths import KEY
+from toolchain.layer_widths import KEY, NAMES
 
 _CONFIG_FAULTS = (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError)
 
@@ -67,13 +68,25 @@ def info_of_sizes(info: CheckpointInfo, layout: Layout) -> Callable[[Shape], Che
 
 
 def per_layer_config(
-    config: Mapping[str, Any], widths: Mapping[str, Sequence[int]]
+    config: Mapping[str, Any], widths: Mapping[str, Sequence[int]], groups: int
 ) -> dict[str, Any]:
-    """The config of a network with widths per layer; its plain sizes are those of the widest layer,
-    and the size of a head, which can no longer be told from them, is named."""
-    sizes = {name: max(values) for name, values in widths.items()}
+    """The config of a network with widths per layer; the size of a head, which can no longer be
+    told from its plain sizes, is named. Those are the widest layer's, but for heads where
+    transformers refuses their number: the next that it takes, of at most `groups` groups. Raises
+    `UserError` when there is none."""
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    return {**config, **sizes, "head_dim": head_dim, KEY: dict(widths)}
+    heads, kv_heads, ffn = NAMES
+    widest = max(widths[kv_heads])
+    per_group = max(widths[heads]) // widest
+    for count in range(widest, groups + 1):
+        sizes = {heads: count * per_group, kv_heads: count, ffn: max(widths[ffn])}
+        found = {**config, **sizes, "head_dim": head_dim, KEY: dict(widths)}
+        if read_by_transformers(found) is not None:
+            return found
+    raise UserError(
+        f"transformers takes no {widest * per_group} heads in a layer of {config['hidden_size']}",
+        "leave per_layer out, or hidden out of axes",
+    )
 
 
 def read_by_transformers(config: Mapping[str, Any]) -> Any:

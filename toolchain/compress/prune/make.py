@@ -32,7 +32,7 @@ def make_checkpoint(
     require_known(places(info, layout), cut)
     config = sized_config(info, layout, cut.shape, cut.layers)
     if widths := width_lists(cut):
-        config = per_layer_config(config, widths)
+        config = per_layer_config(config, widths, cut.original.groups)
     tensors = CutTensors(info, layout, cut)
     changed: Changes = iter(())
     if fitted_on:

@@ -10,11 +10,11 @@ layer runs, and go when it is done.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -25,7 +25,12 @@ from toolchain.compress.prune.layout import Layout, place_of, prefix_of
 from toolchain.layer_widths import network_class
 
 _LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
-Read = Callable[[str], torch.Tensor]
+
+
+class Read(Protocol):
+    """Gives a tensor by its name, as float32; with `rows` only those of its rows, in that order."""
+
+    def __call__(self, name: str, rows: torch.Tensor | None = None) -> torch.Tensor: ...
 
 
 @dataclass
@@ -38,14 +43,17 @@ class LayerInputs:
 
 
 def reader(info: CheckpointInfo) -> Read:
-    """Reads tensors of a checkpoint as float32, each from its shard when asked for."""
+    """Reads tensors of a checkpoint as float32, each from its shard when asked for. What is float32
+    there or left out by `rows` stays on disk: the system maps the file and can drop its pages."""
     from safetensors import safe_open
 
     files = {tensor.name: tensor.file for tensor in info.tensors}
 
-    def read(name: str) -> torch.Tensor:
+    def read(name: str, rows: torch.Tensor | None = None) -> torch.Tensor:
         with safe_open(files[name], framework="pt") as shard:
             tensor: torch.Tensor = shard.get_tensor(name)
+        if rows is not None:
+            tensor = tensor[rows]
         return tensor.float() if tensor.is_floating_point() else tensor
 
     return read
@@ -71,14 +79,14 @@ class PagedNetwork:
             number: [name for name, place in places.items() if place.layer == number]
             for number in sorted({p.layer for p in places.values() if p.layer is not None})
         }
-        self._head = f"{prefix}{layout.layer}"
-        self.modules = self._network.get_submodule(self._head)
-        outside = [name for name, place in places.items() if place.layer is None]
-        there = {name for name, _ in self._network.named_parameters()}
-        for name in outside:
-            if name in there:
-                self._set(name, read(name))
-        self._network.tie_weights()
+        self.modules = self._network.get_submodule(f"{prefix}{layout.layer}")
+        embedding = self._body().get_input_embeddings()
+        self._embedding = next(
+            f"{name}.weight" for name, part in self._network.named_modules() if part is embedding
+        )
+        body = {id(weight) for weight in self._body().parameters()}
+        there = {name for name, weight in self._network.named_parameters() if id(weight) in body}
+        self._outside = [n for n, place in places.items() if place.layer is None and n in there]
         self._network.eval()
 
     @property
@@ -90,29 +98,22 @@ class PagedNetwork:
         """What the layers are called with, found by running the network with none of them."""
         inputs = LayerInputs([])
         real = list(self.modules)
-        for batch in batches:
-            seen: list[dict[str, Any]] = []
-            first: list[torch.Tensor] = []
-            for number, layer in enumerate(real):
-                self.modules[number] = _Recorder(layer, seen, first)
-            try:
-                with torch.no_grad():
-                    self._body()(input_ids=batch.ids, attention_mask=batch.valid.long(),
-                                 **self._without_cache())  # fmt: skip
-            finally:
+        with self._before_layers(torch.cat([batch.ids.flatten() for batch in batches]).unique()):
+            for batch in batches:
+                seen: list[dict[str, Any]] = []
+                first: list[torch.Tensor] = []
                 for number, layer in enumerate(real):
-                    self.modules[number] = layer
-            inputs.hidden.append(first[0])
-            inputs.keywords.append(seen)
+                    self.modules[number] = _Recorder(layer, seen, first)
+                try:
+                    with torch.no_grad():
+                        self._body()(input_ids=batch.ids, attention_mask=batch.valid.long(),
+                                     **self._without_cache())  # fmt: skip
+                finally:
+                    for number, layer in enumerate(real):
+                        self.modules[number] = layer
+                inputs.hidden.append(first[0])
+                inputs.keywords.append(seen)
         return inputs
-
-    def finish(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of what leaves the last layer (decoders)."""
-        norm = getattr(self._body(), "norm", None)
-        logits: torch.Tensor = self._network.get_output_embeddings()(
-            norm(hidden) if norm is not None else hidden
-        )
-        return logits
 
     @contextmanager
     def loaded(self, layer: int) -> Iterator[Any]:
@@ -124,19 +125,41 @@ class PagedNetwork:
         finally:
             self.modules[layer].to("meta")
 
+    @contextmanager
+    def _before_layers(self, token_ids: torch.Tensor) -> Iterator[None]:
+        """The weights outside the layers and the head; of the embedding, which may be larger than
+        any layer, the rows of these tokens: pages that are not written take no memory."""
+        for name in self._outside:
+            if name == self._embedding:
+                rows = torch.empty(self._wanted(name))
+                rows[token_ids] = self._read(name, token_ids)
+                self._set(name, rows)
+            else:
+                self._set(name, self._read(name))
+        try:
+            yield
+        finally:
+            for name in self._outside:
+                self._set(name, torch.empty(self._wanted(name), device="meta"))
+
     def _body(self) -> Any:
         return self._network.base_model
 
     def _without_cache(self) -> dict[str, Any]:
         return {"use_cache": False} if hasattr(self._network.config, "use_cache") else {}
 
+    def _wanted(self, name: str) -> tuple[int, ...]:
+        owner, _, leaf = name.rpartition(".")
+        return tuple(getattr(self._network.get_submodule(owner), leaf).shape)
+
     def _set(self, name: str, value: torch.Tensor) -> None:
         owner, _, leaf = name.rpartition(".")
-        module = self._network.get_submodule(owner)
-        wanted = tuple(getattr(module, leaf).shape)
-        if wanted != tuple(value.shape):
-            raise UserError(f"{name} is {list(value.shape)}, the network wants {list(wanted)}")
-        setattr(module, leaf, torch.nn.Parameter(value, requires_grad=False))
+        if self._wanted(name) != tuple(value.shape):
+            raise UserError(
+                f"{name} is {list(value.shape)}, the network wants {list(self._wanted(name))}"
+            )
+        weight = torch.nn.Parameter(value, requires_grad=False)
+        setattr(self._network.get_submodule(owner), leaf, weight)
 
 
 class _Recorder(torch.nn.Module):  # type: ignore[misc]

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from common.allocator import freed_at_once
 from common.errors import UserError
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.calibration import Batch
@@ -23,6 +24,9 @@ from toolchain.compress.prune.layout import Axes, Layout, parts
 from toolchain.compress.prune.paged import open_paged, reader, run_layer
 from toolchain.compress.prune.settings import Prune
 from toolchain.compress.prune.shape import Shape, places, read_shape
+
+# What a layer sees at once. More costs memory (the FFN's inner width) and gains no time.
+TOKENS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -151,10 +155,12 @@ class _Energy:
         self.of += self.batch.own(args[0].detach()).square().sum(0)
 
 
+@freed_at_once()
 def _activation(
     info: CheckpointInfo, layout: Layout, shape: Shape, batches: Sequence[Batch]
 ) -> Scores:
     """One pass over the calibration tokens, layer by layer."""
+    batches = [piece for batch in batches for piece in batch.pieces(TOKENS_AT_ONCE)]
     network = open_paged(info, layout)
     inputs = network.layer_inputs(batches)
     streams = inputs.hidden

@@ -7,6 +7,7 @@ solved anew (`recover.py`).
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from toolchain.compress.prune.scores import Scores
 
 NAME = "prune"
-VERSION = 3
+VERSION = 4
 TOOLS = ("accelerate", "torch", "transformers")
 # Beyond it a candidate is chosen by its scores: making each would cost more than it tells.
 _MOST_MEASURED_BYTES = 4_000_000_000
@@ -135,7 +136,7 @@ class _Maker:
         from toolchain.compress.prune.per_layer import group_unit, spread
 
         cut = choose_cut(self.shape, candidate.shape, self.scores, self.kinds)
-        if not self.settings.per_layer:
+        if not candidate.spread:
             return cut
         unit = group_unit(cut, candidate.step)
         groups = spread(self.scores.groups, cut.layers, cut.shape.groups, unit)
@@ -166,8 +167,7 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
     """The candidate nearest to the original, and what is known of those looked at."""
     from toolchain.compress.prune.measure import divergence, reference
 
-    by_score = sorted(choices.found, key=maker.cost)
-    few = by_score[: maker.settings.candidates]
+    few = _few(maker, choices)
     if len(few) == 1 or maker.info.weight_bytes > _MOST_MEASURED_BYTES:
         return few[0], [_record(maker, few[0], None)]
     fitted_on, measured_on = _halves(maker.batches)
@@ -178,6 +178,19 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
             klds.append(divergence(maker.make(candidate, Path(folder), fitted_on), held))
     best = min(range(len(few)), key=klds.__getitem__)
     return few[best], [_record(maker, c, kld) for c, kld in zip(few, klds, strict=True)]
+
+
+def _few(maker: _Maker, choices: Choices) -> list[Candidate]:
+    """The candidates with the least expected cost, as many as the settings say. With widths per
+    layer every second one is the same shape with even widths: the scores of different layers are
+    not always to be compared, and then those are nearer."""
+    most = maker.settings.candidates
+    if not maker.settings.per_layer:
+        return sorted(choices.found, key=maker.cost)[:most]
+    spread = (dataclasses.replace(candidate, spread=True) for candidate in choices.found)
+    best = sorted(spread, key=maker.cost)[: max(1, most // 2)]
+    even = [dataclasses.replace(candidate, spread=False) for candidate in best]
+    return [one for pair in zip(best, even, strict=True) for one in pair][:most]
 
 
 def _sizes(before: CheckpointInfo, after: CheckpointInfo, file_type: str) -> dict[str, Any]:

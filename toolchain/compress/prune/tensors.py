@@ -33,10 +33,10 @@ class CutTensors:
         self._by_width = _by_width(info, layout, cut, config_facts.output_head(self.names))
         self._dtypes = {tensor.name: tensor.dtype for tensor in info.tensors}
 
-    def read(self, name: str) -> torch.Tensor:
-        """A tensor's kept entries, as float32."""
+    def read(self, name: str, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """A tensor's kept entries, as float32; `rows` are some of a tensor whose rows all stay."""
         source = self._source[name]
-        value = self._cut.apply(self._read(source), self._places[source])
+        value = self._cut.apply(self._read(source, rows), self._places[source])
         if self._by_width is None:
             return value
         embeddings, norm, offset, by = self._by_width

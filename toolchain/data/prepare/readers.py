@@ -28,7 +28,9 @@ def require_readable(path: Path) -> None:
     """Raise a `UserError` for a file that is missing, empty or of no known kind."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(
-            f"{path} has the unknown suffix '{path.suffix}'", f"known: {', '.join(SUFFIXES)}"
+            f"{path} has the unknown suffix '{path.suffix}'",
+            f"known: {', '.join(SUFFIXES)}; plain text becomes a .jsonl with a row "
+            '{"text": ...} for each document',
         )
     if not path.is_file():
         raise UserError(
