@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import require_free_bytes
+from targets.quantization import MIXED
 from toolchain.pipeline import Workspace
 from toolchain.plan import AUTO
 from toolchain.plan_report import quality_budget
@@ -123,6 +124,7 @@ def settle(request: BuildRequest) -> Job:
             "take `separate: true` out of the recipe's merge",
         )
     quantization = _block_type(recipe, backend, quantization)
+    _require_free_types(recipe, quantization)
     if recipe.prune.per_layer and "prune" in recipe.stages and backend != "gguf":
         raise UserError(
             f"widths per layer are for GGUF alone, not {backend}",
@@ -156,8 +158,11 @@ def _block_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
     from targets.quantization import ONNX_OF_BLOCKS
 
     key, wanted = recipe.blocks
-    made = canonical_quantization(wanted)
-    own = made if backend == "gguf" else ONNX_OF_BLOCKS.get(made) if backend == "onnx" else None
+    if wanted.lower() == MIXED and key.startswith("gptq"):
+        made, own = MIXED, MIXED if backend == "gguf" else None
+    else:
+        made = canonical_quantization(wanted)
+        own = made if backend == "gguf" else ONNX_OF_BLOCKS.get(made) if backend == "onnx" else None
     if own is not None and quantization in (AUTO, own):
         return own
     same = ", ".join(f"{name} is {kind}" for kind, name in ONNX_OF_BLOCKS.items())
@@ -167,6 +172,17 @@ def _block_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
         f"set export.quantization (or quantization=) to {made}, or {key} to the type "
         f"that is exported (of ONNX: {same})",
     )
+
+
+def _require_free_types(recipe: Recipe, quantization: str) -> None:
+    """Raise a `UserError` where the recipe says types that `mixed` is to choose."""
+    export = recipe.export
+    named = [name for name in ("tensor_types", "pure") if getattr(export, name)]
+    if named and (quantization == MIXED or (quantization == AUTO and recipe.mixed.auto)):
+        raise UserError(
+            f"mixed types choose the type of every tensor, and export.{named[0]} says types too",
+            f"leave export.{named[0]} out, or take another quantization",
+        )
 
 
 def _distillation(recipe: Recipe, workspace: Workspace, trust: dict[str, bool]) -> dict[str, Any]:
@@ -239,6 +255,7 @@ def plan_for(
         with_imatrix=export.imatrix,
         tensor_types=export.tensor_types,
         pure=export.pure,
+        mixed=recipe.mixed,
     )
 
 

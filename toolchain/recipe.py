@@ -19,6 +19,7 @@ from toolchain.compress.gptq.settings import Gptq
 from toolchain.compress.prune.settings import Prune
 from toolchain.compress.prune_vocab.settings import Vocabulary
 from toolchain.compress.sparse.settings import Sparsify
+from toolchain.export.gguf.mixed.settings import Mixed
 from toolchain.train.settings import Finetune
 
 DEFAULT_RECIPE = "export"
@@ -139,6 +140,7 @@ class Recipe(Strict):
     merge: Merge = Merge()
     awq: Awq = Awq()
     gptq: Gptq = Gptq()
+    mixed: Mixed = Mixed()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     quality: Quality = Quality()
