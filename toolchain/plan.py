@@ -85,6 +85,28 @@ def plan_model(
     return ModelPlan(shape, plan(shape, target, sizes))
 
 
+def plan_with_types(
+    info: CheckpointInfo,
+    target: Target,
+    quantization: str,
+    *,
+    with_imatrix: bool = True,
+    tensor_types: Mapping[str, str] | None = None,
+    pure: bool = False,
+) -> tuple[ModelPlan, dict[str, str]]:
+    """As `plan_model` for one type, and the type that each tensor of the file will have."""
+    from targets.planner import plan
+
+    predicted, unnamed = predicted_tensors(
+        info, [quantization], with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure
+    )
+    name, tensors = next(iter(predicted.items()))
+    size = _type_size(name, tensors, _experts(info), unnamed)
+    shape = model_shape(info)
+    types = {tensor.name: tensor.actual for tensor in tensors}
+    return ModelPlan(shape, plan(shape, target, [size])), types
+
+
 def plan_onnx(
     info: CheckpointInfo, target: Target, variants: Sequence[str], *, encoder: bool
 ) -> ModelPlan:
