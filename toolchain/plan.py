@@ -88,23 +88,24 @@ def plan_model(
 def plan_with_types(
     info: CheckpointInfo,
     target: Target,
-    quantization: str,
+    quantizations: Sequence[str],
     *,
     with_imatrix: bool = True,
     tensor_types: Mapping[str, str] | None = None,
     pure: bool = False,
-) -> tuple[ModelPlan, dict[str, str]]:
-    """As `plan_model` for one type, and the type that each tensor of the file will have."""
+) -> tuple[ModelPlan, dict[str, dict[str, str]]]:
+    """The plan of these types (exact names, in the order given), and by type what each tensor of
+    the file will be. Raises as `plan_model`."""
     from targets.planner import plan
 
     predicted, unnamed = predicted_tensors(
-        info, [quantization], with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure
+        info, quantizations, with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure
     )
-    name, tensors = next(iter(predicted.items()))
-    size = _type_size(name, tensors, _experts(info), unnamed)
+    experts = _experts(info)
+    sizes = [_type_size(name, tensors, experts, unnamed) for name, tensors in predicted.items()]
     shape = model_shape(info)
-    types = {tensor.name: tensor.actual for tensor in tensors}
-    return ModelPlan(shape, plan(shape, target, [size])), types
+    types = {name: {t.name: t.actual for t in tensors} for name, tensors in predicted.items()}
+    return ModelPlan(shape, plan(shape, target, sizes)), types
 
 
 def plan_onnx(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from toolchain.search.space import Point
 from toolchain.search.texts import SearchTexts
 
 if TYPE_CHECKING:
+    from targets.planner import Candidate, Plan
     from targets.schema import Target
     from toolchain.artifact import Artifact
     from toolchain.job import BuildRequest, Job
@@ -68,7 +69,8 @@ class Score:
 
 @dataclass
 class Bench:
-    """What all candidates of a search share. `root` is where locks lie; jobs by ratio are kept."""
+    """What all candidates of a search share. `root` is where locks lie; jobs by ratio and plans are
+    kept. `types` are planned together: llama.cpp's answer for all costs as much as for one."""
 
     request: BuildRequest
     target: Target
@@ -77,6 +79,7 @@ class Bench:
     settings: Settings
     root: Path
     say: Say
+    types: tuple[str, ...] = ()
     _jobs: dict[float, Job] = field(default_factory=dict)
     _plans: dict[Point, Planned] = field(default_factory=dict)
 
@@ -124,8 +127,14 @@ class Bench:
         """Size, memory and speed on the target. Raises `UserError` for a type that is unknown and a
         ratio that cannot be met."""
         if point not in self._plans:
-            self._plans[point] = self._planned(point)
+            types = dict.fromkeys((*self.types, point.quantization))
+            alike = [dataclasses.replace(point, quantization=name) for name in types]
+            self._plans |= dict(zip(alike, self._planned(alike), strict=True))
         return self._plans[point]
+
+    def share_plans(self, other: Bench) -> None:
+        """Take over what a bench of the same model, target and texts planned."""
+        self._plans |= other._plans
 
     def make(self, point: Point) -> Artifact:
         """The GGUF, with the stages and keys of a build."""
@@ -193,38 +202,47 @@ class Bench:
         with self.computing(), turn(self.root / _MAKING):
             return run_chain(job, self.say).job
 
-    def _planned(self, point: Point) -> Planned:
+    def _planned(self, points: Sequence[Point]) -> list[Planned]:
+        """The plans of points that differ in their type alone."""
         from toolchain.plan import plan_with_types
 
-        job = self.job(point)
+        job = self.job(points[0])
         export = job.recipe.export
-        found, types = plan_with_types(
+        plan, types = plan_with_types(
             job.info,
             job.target,
-            point.quantization,
+            [point.quantization for point in points],
             with_imatrix=export.imatrix,
             tensor_types=export.tensor_types,
             pure=export.pure,
         )
-        candidate = found.plan.candidates[0]
-        same = {
-            "ratio": point.prune_ratio,
-            "types": types,
-            "context": found.plan.context_tokens,
-            "kv": found.plan.kv_cache_type,
-            "threads": point.threads,
-        }
-        return Planned(
-            key=sha256_json(same)[:16],
-            size_bytes=candidate.size.weights_bytes,
-            memory_bytes=candidate.total_bytes,
-            decode_tokens_per_sec=candidate.decode_tokens_per_sec,
-            fits=candidate.fits,
-            reason=candidate.reason,
-            context_tokens=found.plan.context_tokens,
-            kv_cache_type=found.plan.kv_cache_type,
-            bits_per_weight=candidate.size.bits_per_weight,
-        )
+        return [
+            _planned_point(point, plan.plan, candidate, types[point.quantization])
+            for point, candidate in zip(points, plan.plan.candidates, strict=True)
+        ]
+
+
+def _planned_point(
+    point: Point, plan: Plan, candidate: Candidate, types: Mapping[str, str]
+) -> Planned:
+    same = {
+        "ratio": point.prune_ratio,
+        "types": dict(types),
+        "context": plan.context_tokens,
+        "kv": plan.kv_cache_type,
+        "threads": point.threads,
+    }
+    return Planned(
+        key=sha256_json(same)[:16],
+        size_bytes=candidate.size.weights_bytes,
+        memory_bytes=candidate.total_bytes,
+        decode_tokens_per_sec=candidate.decode_tokens_per_sec,
+        fits=candidate.fits,
+        reason=candidate.reason,
+        context_tokens=plan.context_tokens,
+        kv_cache_type=plan.kv_cache_type,
+        bits_per_weight=candidate.size.bits_per_weight,
+    )
 
 
 def _silent(_line: str) -> None:

@@ -10,6 +10,7 @@ end.
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,12 @@ class Found:
 def search(request: SearchRequest, say: Say) -> Found:
     """Run trials until there are as many as asked for and conclude. Raises `UserError` when nothing
     is within budget (the files are written all the same), and for all that a user can mend."""
-    session = open_session(request, say)
+    return run_session(open_session(request, say), say)
+
+
+def run_session(session: Session, say: Say) -> Found:
+    """As `search`, for a session that is open."""
+    request = session.request
     with contextlib.ExitStack() as stack:
         for root in session.roots:
             stack.enter_context(only_writer(root))
@@ -181,12 +187,15 @@ def _timed_here(
     chosen = [record for record in edge if record.get("key")][:_MOST_TIMED]
     if best is not None and all(record["trial"] != best["trial"] for record in chosen):
         chosen.append(best)
+    if not chosen:
+        return None
     known = dict(session.study.noted(_FINALS) or {})
     for record in chosen:
         if record["key"] not in known:
             known[record["key"]] = _time(session, record, 7)
     session.study.note(_FINALS, known)
-    speeds = {str(r["trial"]): known[r["key"]]["tokens_per_sec"] for r in chosen}
+    fixed = statistics.median(known[record["key"]]["fixed_tokens_per_sec"] for record in chosen)
+    speeds = {str(record["trial"]): fixed * known[record["key"]]["ratio"] for record in chosen}
     return {
         "cpu": read_host().cpu_model,
         "threads": session.study.noted(THREADS),
@@ -276,9 +285,8 @@ def _data(
 
 def session_command(session: Session) -> str:
     """The build that makes the best one."""
-    import os
-
-    recipe = os.path.relpath(session.folder / RECIPE)
+    recipe, here = session.folder / RECIPE, Path.cwd()
+    recipe = recipe.relative_to(here) if recipe.is_relative_to(here) else recipe
     build = session.request.build
     out = "" if str(build.out) == "build" else f" --out {build.out}"
     return (

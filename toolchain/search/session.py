@@ -116,7 +116,16 @@ def open_session(request: SearchRequest, say: Say) -> Session:
     folder.mkdir(parents=True, exist_ok=True)
     url = request.storage or sqlite_url(folder / FILE)
     study = Study(url, f"{job.name}-{target.name}-{request.study}", request.settings, space, bound)
-    bench = Bench(request.build, target, shared, texts, request.settings, job.workspace.root, say)
+    bench = Bench(
+        request.build,
+        target,
+        shared,
+        texts,
+        request.settings,
+        job.workspace.root,
+        say,
+        space.choices["quantization"],
+    )
     pruned = job.workspace.root.with_name(f"{job.workspace.root.name}-{NAME}")
     cuts = any(ratio > 0 for ratio in space.choices["prune_ratio"])
     roots = (job.workspace.root, *((pruned,) if cuts else ()))

@@ -208,9 +208,10 @@ def _readable(url: str) -> Iterator[None]:
 
     try:
         yield
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        missing = getattr(error.__cause__, "name", None) or error
         raise UserError(
-            f"the driver for {_shown(url)} is not installed: {error.name}",
+            f"the driver for {_shown(url)} is not installed: {missing}",
             "install it beside edgeforge (PostgreSQL: pip install psycopg2-binary; MySQL: pip "
             "install PyMySQL), or leave out --storage for one machine",
         ) from None

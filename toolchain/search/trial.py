@@ -60,7 +60,7 @@ class Runner:
         for name, value in self._constraints(record).items():
             trial.set_constraint(name, value)
         trial.set_user_attr(RECORD, record)
-        self.say(_line(len(self.study.finished()) + 1, record))
+        self.say(_line(len(self.study.finished()) + 1, trial.number, record))
         if reason:
             import optuna
 
@@ -198,11 +198,11 @@ def _unmade(error: UserError) -> str:
     return f"cannot be made: {error.problem}"
 
 
-def _line(number: int, record: Mapping[str, Any]) -> str:
-    figures = record["figures"]
+def _line(count: int, number: int, record: Mapping[str, Any]) -> str:
+    figures, head = record["figures"], f"{count:3d}. trial {number}: {record['text']}"
     if record["reason"]:
-        return f"trial {number}: {record['text']}: pruned, {record['reason']}"
+        return f"{head}: pruned, {record['reason']}"
     told = [f"KLD {figures['kld']:.4g}", f"{figures['size_bytes'] / 1e6:.4g} MB"]
     if figures.get("decode_tokens_per_sec"):
         told.append(f"{figures['decode_tokens_per_sec']:.4g} tokens/s")
-    return f"trial {number}: {record['text']}: {', '.join(told)}"
+    return f"{head}: {', '.join(told)}"
