@@ -125,7 +125,8 @@ def _notes(data: Data, language: str) -> list[Block]:
             soft=True,
         )
     )
-    notes.append(Text(text("search_speeds", language, speed=data["speed"]), soft=True))
+    place = text(f"search_from_{data['speed_from']}", language, where=data["speed"])
+    notes.append(Text(text("search_speeds", language, speed=place), soft=True))
     if here := data.get("here"):
         told = text("search_here", language, cpu=here["cpu"], threads=here["threads"])
         notes.append(Text(told, soft=True))

@@ -29,6 +29,15 @@ SEARCH_TEXTS: dict[str, tuple[str, str]] = {
         "Decode speeds that rank come from: {speed}.",
         "用于排名的解码速度来源：{speed}。",
     ),
+    "search_from_planned": (
+        "the planner, for the target; they have no noise",
+        "规划器对目标设备的估算，无噪声",
+    ),
+    "search_from_here": (
+        "{where}, in turns with one fixed file",
+        "{where}，与同一固定文件交替测量",
+    ),
+    "search_from_device": ("{where}, over SSH", "{where}，通过 SSH"),
     "search_here": (
         "Decode here: measured on this machine ({cpu}, {threads} threads), in turns with one fixed "
         "file.",

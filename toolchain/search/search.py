@@ -258,7 +258,8 @@ def _data(
         "figure": settings.figure,
         "maximize": settings.maximizes,
         "budget": {limit.name: limit.value for limit in settings.budget.limits()},
-        "speed": dict(session.bound)["speed"],
+        "speed_from": settings.speed,
+        "speed": session.bound["speed"],
         "study": study.name,
         "bound_to": dict(session.bound),
         "texts": {

@@ -107,6 +107,7 @@ class Settings:
 
     @property
     def needs_speed(self) -> bool:
-        """Whether a speed that has to be measured decides."""
+        """Whether a speed has to be measured: one that decides, or that of a device which was
+        named."""
         wanted = self.objective == "decode" or self.budget.min_decode is not None
-        return self.speed != PLANNED and wanted
+        return self.speed == DEVICE or (self.speed == HERE and wanted)

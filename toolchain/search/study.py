@@ -35,6 +35,7 @@ class Study:
         self, url: str, name: str, settings: Settings, space: Space, bound: Mapping[str, str]
     ) -> None:
         self.url, self.name, self.settings, self.space = url, name, settings, space
+        self.startup = _MOST_STARTUP
         with _readable(url):
             self._study = _opened(url, name, settings)
             _require_same(self._study, dict(bound), url, name)
@@ -49,9 +50,9 @@ class Study:
         import optuna
 
         seed = self.settings.seed * 1_000_003 + worker * 1009 + len(self.finished())
-        startup = max(2, min(_MOST_STARTUP, trials // _STARTUP_SHARE))
+        self.startup = max(2, min(_MOST_STARTUP, trials // _STARTUP_SHARE))
         self._study.sampler = optuna.samplers.TPESampler(
-            n_startup_trials=startup, multivariate=True, constant_liar=True, seed=seed
+            n_startup_trials=self.startup, multivariate=True, constant_liar=True, seed=seed
         )
 
     def enqueue(self, points: Sequence[Mapping[str, int]]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from toolchain.search.device import Device, measure_on_device
+from toolchain.search.front import within
 from toolchain.search.settings import DEVICE, HERE, PLANNED, Settings
 from toolchain.search.space import Point
 from toolchain.search.study import KEY, RECORD, Study
@@ -33,7 +34,8 @@ class Skipped(Exception):
 
 @dataclass
 class Runner:
-    """Runs trials of one worker. `skipped` counts known points in a row."""
+    """Runs trials of one worker. `skipped` counts points in a row that tell nothing; `free` lets
+    the next one be worse than the best."""
 
     bench: Bench
     study: Study
@@ -42,20 +44,20 @@ class Runner:
     say: Callable[[str], None]
     device: Device | None = None
     skipped: int = 0
+    free: bool = False
     seen: set[tuple[tuple[str, int], ...]] = field(default_factory=set)
 
     def __call__(self, trial: Any) -> float:
         """The objective's figure. Raises `Skipped`, Optuna's `TrialPruned`, or `UserError`."""
         start = time.monotonic()
         indices = self.study.suggest(trial)
-        self.seen.add(tuple(sorted(indices.items())))
         point = self.study.space.at(indices)
         record: dict[str, Any] = {"point": point.as_json(), "text": point.text(), "figures": {}}
         try:
             reason = self._measured(trial, point, record)
         finally:
             record["sec"] = round(time.monotonic() - start, 3)
-        self.skipped = 0
+        self.skipped, self.free = 0, False
         record["reason"] = reason
         for name, value in self._constraints(record).items():
             trial.set_constraint(name, value)
@@ -67,20 +69,21 @@ class Runner:
             raise optuna.TrialPruned(reason)
         return float(record["figures"][self.settings.figure])
 
-    def fresh(self, indices: Mapping[str, int]) -> bool:
-        """Whether a point is one that nobody measured; remembers those that are not."""
+    def fresh(self, indices: Mapping[str, int], *, better: bool) -> bool:
+        """Whether a point is one that nobody measured, and with `better` one that may be the best;
+        remembers those that are known."""
         mark = tuple(sorted(indices.items()))
         if mark in self.seen:
             return False
         try:
-            key = self.bench.plan(self.study.space.at(indices)).key
+            planned = self.bench.plan(self.study.space.at(indices))
         except UserError:
             self.seen.add(mark)
             return False
-        if key in self.study.known_keys():
+        if planned.key in self.study.known_keys():
             self.seen.add(mark)
             return False
-        return True
+        return not (better and self._worse(planned))
 
     def _measured(self, trial: Any, point: Point, record: dict[str, Any]) -> str:
         """Fill the record step by step; why the trial ends early, or nothing."""
@@ -89,6 +92,9 @@ class Runner:
             planned = self.bench.plan(point)
         except UserError as error:
             return _unmade(error)
+        if self._exploits() and self._worse(planned):
+            self.skipped += 1
+            raise Skipped("worse than the best")
         self._claim(trial, planned.key)
         record["key"] = planned.key
         record["planned"] = planned.as_json()
@@ -119,6 +125,24 @@ class Runner:
             self.skipped += 1
             raise Skipped(key)
         trial.set_user_attr(KEY, key)
+
+    def _exploits(self) -> bool:
+        """Whether this trial is for the best alone: two of three are, once the sampler has seen
+        some points. The third, as the first ones, may be anywhere on the front."""
+        count = len(self.study.finished())
+        return not self.free and count >= self.study.startup and count % 3 != 2
+
+    def _worse(self, planned: Planned) -> bool:
+        """Whether the planner tells that the point is no better than the best within budget: its
+        figure is known before it is made."""
+        name = self.settings.figure
+        if name == "kld" or (name == "decode_tokens_per_sec" and self.settings.speed != PLANNED):
+            return False
+        good = within(self.study.records(), self.settings)
+        if not good:
+            return False
+        best, own = good[0]["planned"][name], getattr(planned, name)
+        return bool(own <= best if self.settings.maximizes else own >= best)
 
     def _scored(self, file: Any, planned: Planned, figures: dict[str, Any]) -> str:
         """KLD on few tokens, then on all. Where a speed is still to be measured, a KLD beyond the

@@ -58,14 +58,16 @@ def work(session: Session, worker: int, say: Say, stopped: Callable[[], bool]) -
 
 
 def _enqueue_new(runner: Any, chance: random.Random) -> bool:
-    """Have a point tried next that nobody measured: near the best, else anywhere; False where a
-    long look finds none."""
-    for count, indices in enumerate(runner.study.nearby(chance)):
-        if runner.fresh(indices):
-            runner.study.inner.enqueue_trial(indices)
-            return True
-        if count >= _MOST_LOOKED_AT and runner.study.space.size > count:
-            return False
+    """Have a point tried next that nobody measured: one that may be the best, near the best or
+    anywhere, else any; False where a long look finds none."""
+    for better in (True, False):
+        for count, indices in enumerate(runner.study.nearby(chance)):
+            if runner.fresh(indices, better=better):
+                runner.free = not better
+                runner.study.inner.enqueue_trial(indices)
+                return True
+            if count >= _MOST_LOOKED_AT:
+                break
     return False
 
 
