@@ -5,6 +5,7 @@ The folder holds SHA256SUMS, `profile.json` and the model; no answers were recor
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +22,10 @@ ROUNDS = 2 * REPETITIONS  # a median decides here, not a limit that is met or no
 
 def run_speed(folder: Path, settings: Settings) -> Result:
     """Digests, load, prefill and decode with the threads that were given; medians in `speed`."""
-    result = Result(checks=[check_digests(folder)], machine=machine_facts())
+    result, start = (
+        Result(checks=[check_digests(folder)], machine=machine_facts()),
+        time.monotonic(),
+    )
     if result.checks[0].status != PASSED:
         raise CannotRun(f"digests differ: {result.checks[0].note}")
     profile = read_profile(folder)
@@ -49,4 +53,5 @@ def run_speed(folder: Path, settings: Settings) -> Result:
     finally:
         engine.close()
     result.machine["load_per_core_after"] = load_per_core()
+    result.machine["test_sec"] = time.monotonic() - start
     return result
