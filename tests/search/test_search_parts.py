@@ -203,6 +203,7 @@ def test_a_study_is_opened_again_with_its_trials(tmp_path: Path) -> None:
     assert any(near in SPACE.neighbours(points[i]) for i in (3, 4, 5))
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat")
 def test_a_trial_that_a_killed_run_left_open_is_given_up(tmp_path: Path) -> None:
     import platform
 
