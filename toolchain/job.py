@@ -103,14 +103,21 @@ class Job:
 
 def settle(request: BuildRequest) -> Job:
     """Read and check everything a build needs. Raises `UserError`; writes only digest caches."""
+    from toolchain.recipe import load_recipe
+
+    return settle_recipe(request, load_recipe(request.recipe, request.data))
+
+
+def settle_recipe(request: BuildRequest, recipe: Recipe) -> Job:
+    """As `settle`, for a recipe that is in memory: its paths are absolute."""
     from targets.registry import load_target
     from toolchain.backend import choose_backend
     from toolchain.check.parts import require_parts
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
-    from toolchain.recipe import built_name, load_recipe
+    from toolchain.recipe import built_name
 
-    target, recipe = load_target(request.target), load_recipe(request.recipe, request.data)
+    target = run_by(recipe, load_target(request.target))
     wanted = request.quantization or recipe.export.quantization
     trust = {"allow_pickle": request.allow_pickle, "trust_remote_code": request.trust_remote_code}
     folder = locate(request.model, **trust)
@@ -147,6 +154,19 @@ def settle(request: BuildRequest) -> Job:
         trust_remote_code=request.trust_remote_code,
         **_distillation(recipe, workspace, trust),
     )
+
+
+def run_by(recipe: Recipe, target: Target) -> Target:
+    """The target with what the recipe's section `run` says in place of the profile's own. Raises
+    `UserError` for what the device cannot do."""
+    from common.strict import parse
+    from targets.schema import Target
+
+    changes = recipe.run.over_target
+    if not changes:
+        return target
+    origin = f"target {target.name} with run of recipe '{recipe.name}'"
+    return parse(Target, {**target.model_dump(), **changes}, origin)
 
 
 def _block_type(recipe: Recipe, backend: Backend, quantization: str) -> str:

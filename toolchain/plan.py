@@ -91,6 +91,29 @@ def plan_model(
     return ModelPlan(shape, plan(shape, target, sizes))
 
 
+def plan_with_types(
+    info: CheckpointInfo,
+    target: Target,
+    quantizations: Sequence[str],
+    *,
+    with_imatrix: bool = True,
+    tensor_types: Mapping[str, str] | None = None,
+    pure: bool = False,
+) -> tuple[ModelPlan, dict[str, dict[str, str]]]:
+    """The plan of these types (exact names, in the order given), and by type what each tensor of
+    the file will be. Raises as `plan_model`."""
+    from targets.planner import plan
+
+    predicted, unnamed = predicted_tensors(
+        info, quantizations, with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure
+    )
+    experts = _experts(info)
+    sizes = [_type_size(name, tensors, experts, unnamed) for name, tensors in predicted.items()]
+    shape = model_shape(info)
+    types = {name: {t.name: t.actual for t in tensors} for name, tensors in predicted.items()}
+    return ModelPlan(shape, plan(shape, target, sizes)), types
+
+
 def plan_onnx(
     info: CheckpointInfo, target: Target, variants: Sequence[str], *, encoder: bool
 ) -> ModelPlan:

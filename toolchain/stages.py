@@ -41,6 +41,8 @@ STAGES = {
     "onnx-parity": "toolchain.evaluate.onnx_parity",
     "onnx-quality": "toolchain.evaluate.onnx_quality",
     "bundle": "toolchain.export.bundle",
+    "search-reference": "toolchain.search.reference",
+    "search-kld": "toolchain.search.divergence",
 }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from toolchain.report.page_strings import PAGE_NAMES_EN, PAGE_NAMES_ZH, PAGE_TEXTS
+from toolchain.report.search_strings import SEARCH_TEXTS
 
 LANGUAGES = ("en", "zh-CN")
 
 _TEXTS: dict[str, tuple[str, str]] = {
     **PAGE_TEXTS,
+    **SEARCH_TEXTS,
     "title": ("{model} for {target}", "{model}：适用于 {target}"),
     "summary": (
         "**{verdict}** {type}, {size}, {bits} bits per weight, for {title}.",

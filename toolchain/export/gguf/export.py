@@ -86,6 +86,17 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     )
 
 
+def unquantized_file(job: Job, say: Callable[[str], None]) -> Artifact:
+    """The job's checkpoint as `export` converts it, not proven yet."""
+    return _converted(job, job.source, say)
+
+
+def quantized_file(job: Job, name: str, say: Callable[[str], None]) -> Artifact:
+    """The job's checkpoint as `export` quantizes it to a type, with nothing proven or measured."""
+    matrix = functools.cache(lambda: importance_matrix(job, job.source, say))
+    return _quantized(job, unquantized_file(job, say), name, matrix, say)
+
+
 def _converted(job: Job, checkpoint: Artifact, say: Callable[[str], None]) -> Artifact:
     from toolchain.compress.exact.sidecar import is_exact
     from toolchain.export.gguf import convert
