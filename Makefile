@@ -19,13 +19,16 @@ EDGEFORGE := .venv/bin/edgeforge
 
 # Without a verb: build when anything was asked for, else help.
 .DEFAULT_GOAL := $(if $(strip $(foreach name,$(VARIABLES),$(value $(name)))),build,help)
-.PHONY: build plan smoke ollama bench doctor test test-aarch64 check setup ready help clean
+.PHONY: build plan search smoke ollama bench doctor test test-aarch64 check setup ready help clean
 
 build: ready ## convert, quantize, prove and bundle (what `make target=...` does)
 	@$(EDGEFORGE) build $(OPTIONS)
 
 plan: ready ## what a build would do: sizes, memory, speed; writes nothing
 	@$(EDGEFORGE) plan $(OPTIONS)
+
+search: ready ## the best types, pruning and KV cache in a budget; args="--max-kld 0.05 --objective decode"
+	@$(EDGEFORGE) search $(OPTIONS) $(args)
 
 smoke: ready ## the smoke test again, here or on a device (host=); args="--fleet FILE" for many
 	@$(EDGEFORGE) smoke $(OPTIONS) $(args)

@@ -1,4 +1,5 @@
-"""One writer at a time: a lock on a folder that ends with its process, however that ends."""
+"""One writer at a time, or one after the other: locks that end with their process, however that
+ends."""
 
 from __future__ import annotations
 
@@ -33,4 +34,14 @@ def only_writer(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def turn(lock: Path, *, shared: bool = False) -> Iterator[None]:
+    """Wait until the lock file is free and hold it; several hold it at once when all of them share
+    it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield

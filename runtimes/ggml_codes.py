@@ -1,6 +1,6 @@
 """The codes inside ggml's blocks: whole numbers that a block's scale turns into weights.
 
-    base, step = grid(blocks, "Q4_0")              # weight = base + step * code
+    base, step = grid(blocks, "Q4_0")              # weight = base + step * levels[code]
     blocks = with_codes(blocks, "Q4_0", codes)     # scales stay, codes change
 
 Whoever chooses codes by another rule than the nearest value keeps the scales that ggml's own search
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 # Blocks whose bits are unpacked at a time: each bit takes a byte meanwhile.
 _CHUNK_BLOCKS = 1 << 14
-_BITS = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8, "Q4_K": 4, "Q5_K": 5, "Q6_K": 6}
+_BITS = {
+    **{"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8},
+    **{"Q4_K": 4, "Q5_K": 5, "Q6_K": 6, "IQ4_NL": 4, "IQ4_XS": 4},
+}
+# Codes that are no whole steps: `kvalues_iq4nl` of ggml-common.h.
+_UNEVEN = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+_ONE = _UNEVEN.index(1)
 CODED = frozenset(_BITS)
 """Types whose codes are known here."""
 
@@ -29,6 +35,13 @@ CODED = frozenset(_BITS)
 def code_count(type_name: str) -> int:
     """How many codes a weight of the type has; they are 0 to one less."""
     return 1 << _BITS[type_name]
+
+
+def levels(type_name: str) -> NDArray[np.float32]:
+    """What each code counts, in steps of its block, ascending: 0, 1, 2, … where steps are even."""
+    import numpy as np
+
+    return np.array(_UNEVEN if _is_uneven(type_name) else range(code_count(type_name)), np.float32)
 
 
 def codes_of(blocks: NDArray[np.uint8], type_name: str) -> NDArray[np.uint8]:
@@ -69,20 +82,25 @@ def with_codes(
 def grid(
     blocks: NDArray[np.uint8], type_name: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of each weight the value of code 0, and what a code more adds, both [rows, columns]."""
+    """Of each weight the value at level 0, and what a level more adds, both [rows, columns]."""
     import numpy as np
 
     columns = columns_of(type_name, blocks.shape[1])
+
+    def all_at(code: int) -> NDArray[np.float32]:
+        codes = np.full((len(blocks), columns), code, np.uint8)
+        return dequantize_rows(with_codes(blocks, type_name, codes), type_name, columns)
+
+    if _is_uneven(type_name):  # no offset, and one of the levels is 1
+        step = all_at(_ONE)
+        return np.zeros_like(step), step
     highest = code_count(type_name) - 1
-    ends = [
-        dequantize_rows(
-            with_codes(blocks, type_name, np.full((len(blocks), columns), code, np.uint8)),
-            type_name,
-            columns,
-        )
-        for code in (0, highest)
-    ]
-    return ends[0], (ends[1] - ends[0]) / np.float32(highest)
+    lowest = all_at(0)
+    return lowest, (all_at(highest) - lowest) / np.float32(highest)
+
+
+def _is_uneven(type_name: str) -> bool:
+    return type_name.startswith("IQ4")
 
 
 def _by_chunks(
@@ -118,7 +136,7 @@ def _places(type_name: str) -> NDArray[np.int64]:
         found: NDArray[np.int64] = (8 * byte + shift)[:, None] + np.arange(count)
         return found
 
-    n = np.arange(256 if type_name.endswith("_K") else 32)
+    n = np.arange(256 if type_name.endswith("_K") or type_name == "IQ4_XS" else 32)
     if type_name == "Q8_0":
         return bits(2 + n, 0 * n, 8)
     if type_name == "Q6_K":
@@ -129,7 +147,9 @@ def _places(type_name: str) -> NDArray[np.int64]:
         start = {"Q4_K": 16, "Q5_K": 48}[type_name]
         low = bits(start + n // 64 * 32 + n % 32, n % 64 // 32 * 4, 4)
         return low if type_name == "Q4_K" else np.hstack([low, bits(16 + n % 32, n // 32, 1)])
-    header = {"Q4_0": 2, "Q4_1": 4, "Q5_0": 2, "Q5_1": 4}[type_name]
+    if type_name == "IQ4_XS":
+        return bits(8 + n // 32 * 16 + n % 16, n % 32 // 16 * 4, 4)
+    header = {"Q4_0": 2, "Q4_1": 4, "Q5_0": 2, "Q5_1": 4, "IQ4_NL": 2}[type_name]
     fifth = type_name.startswith("Q5")
     low = bits(header + 4 * fifth + n % 16, n // 16 * 4, 4)
     return np.hstack([low, bits(header + n // 8, n % 8, 1)]) if fifth else low

@@ -37,13 +37,14 @@ ENGINES = {
 class TimedOptions:
     """`threads` compute; `context_tokens` is one request's room; `parallel` requests are served at
     once; `all_logits` computes the logits of every prompt token, else of the last one only;
-    `dtype` is float32 or bfloat16 where the engine can choose."""
+    `dtype` is float32 or bfloat16 where the engine can choose; `kv_cache_type` is llama.cpp's."""
 
     threads: int
     context_tokens: int
     parallel: int = 1
     all_logits: bool = False
     dtype: str = "float32"
+    kv_cache_type: str = "f16"
 
 
 @dataclass(frozen=True)

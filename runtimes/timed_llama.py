@@ -93,6 +93,7 @@ class LlamaDecoder:
             context_tokens=options.context_tokens,
             threads=options.threads,
             parallel=parallel,
+            kv_cache_type=options.kv_cache_type,
         )
 
 

@@ -13,6 +13,9 @@ QUANTIZATIONS = (
     *("TQ1_0", "TQ2_0", "MXFP4_MOE"),
 )
 
+# A GGUF with a type of its own for each tensor: docs/mixed.md.
+MIXED = "mixed"
+
 # ONNX: docs/onnx.md says what each is.
 ONNX_INT8_DECODER_VARIANTS = ("int8-mixed", "int8-fast", "int8-block", "int8-dynamic")
 # Those whose weights in the layers are the very values of a GGUF's blocks, by the blocks' type.

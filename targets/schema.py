@@ -22,6 +22,7 @@ from targets.quantization import (
 
 Scalar = bool | int | float | str
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+KvCacheType = Literal["f16", "q8_0", "q4_0"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 GIB = 1 << 30
@@ -172,7 +173,7 @@ class Target(Strict):
     runtime: Literal["llama.cpp", "onnxruntime"] = "llama.cpp"
     quantization: tuple[str, ...] = Field(min_length=1)
     context_tokens: int = Field(ge=256)
-    kv_cache_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    kv_cache_type: KvCacheType = "f16"
     gpu_layers: int = Field(default=0, ge=ALL_LAYERS)
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     quality: QualityBudget

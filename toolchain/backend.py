@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.errors import UserError, near_names
 from targets.quantization import (
+    MIXED,
     ONNX_DECODER_VARIANTS,
     ONNX_ENCODER_VARIANTS,
     ONNX_VARIANTS,
@@ -77,10 +78,12 @@ def _canonical(name: str) -> tuple[str, str]:
     """A quantization's own spelling, and its format; `auto` has none."""
     if name.lower() == AUTO:
         return AUTO, ""
+    if name.lower() == MIXED:
+        return MIXED, "gguf"
     if name.lower() in ONNX_VARIANTS:
         return name.lower(), "onnx"
     known = canonical_quantization(name)
     if known is None:
-        known_names = (AUTO, *QUANTIZATIONS, *ONNX_VARIANTS)
+        known_names = (AUTO, MIXED, *QUANTIZATIONS, *ONNX_VARIANTS)
         raise UserError(f"unknown quantization '{name}'", near_names(name, known_names))
     return known, "gguf"

@@ -9,11 +9,12 @@ merged yet. Another stage is one function here and one row in `_STEPS`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from targets.quantization import MIXED
 from toolchain.compress.exact.settings import Mix
 from toolchain.job import Job, settle_texts
 from toolchain.ledger.keep import Ledger, begun, noted
@@ -117,11 +118,14 @@ def _prepare(state: State, say: Say) -> State:
 
 def _prune(state: State, say: Say) -> State:
     from toolchain.compress.prune import stage as prune
+    from toolchain.export.gguf.mixed.settings import DEFAULT_SIZE
 
     job = state.job
     settings = job.recipe.prune
     if settings.quantization is None:  # widths snap to the blocks of the type that is tried first
         first = job.target.quantization[0] if job.quantization == "auto" else job.quantization
+        if first == MIXED:
+            first = job.recipe.mixed.sized_as or DEFAULT_SIZE
         settings = settings.model_copy(
             update={"quantization": first if job.backend == "gguf" else ONNX_INT8}
         )
@@ -185,20 +189,32 @@ def _awq(state: State, say: Say) -> State:
 
 
 def _gptq(state: State, say: Say) -> State:
-    return _better(state, _calibrated(state.job, state.job.recipe.gptq, say), say)
+    job, settings = state.job, state.job.recipe.gptq
+    if settings.quantization.lower() != MIXED:
+        return _better(state, _calibrated(job, settings, say), say)
+    from toolchain.export.gguf.export import mixed_types
+    from toolchain.export.gguf.mixed.stage import read_types
+
+    types = mixed_types(job, job.source, say, rounded=True)
+    plain, chosen = read_types(types.path)
+    settings = settings.model_copy(update={"quantization": plain})
+    return _better(state.after(types), _calibrated(job, settings, say, chosen), say)
 
 
-def _calibrated(job: Job, settings: Gptq, say: Say) -> Artifact:
-    """The job's checkpoint, rounded by calibration."""
+def _calibrated(
+    job: Job, settings: Gptq, say: Say, mixed: Mapping[str, str] | None = None
+) -> Artifact:
+    """The job's checkpoint, rounded by calibration; into the `mixed` types where there are such."""
     from toolchain.compress.gptq import stage as gptq
 
     export = job.recipe.export
     config = gptq.Config(
         text=text_input(job, job.texts.calibration),
         settings=settings,
-        tensor_types=export.tensor_types,
+        tensor_types=export.tensor_types if mixed is None else dict(mixed),
         pure=export.pure,
         layers_only=job.backend != "gguf",
+        mixed=mixed is not None,
         trust_remote_code=job.trust_remote_code,
     )
     return run_stage(gptq, job.source, config, job.workspace, say)

@@ -20,6 +20,7 @@ VERBS = {
     "check": "toolchain.commands.check",
     "build": "toolchain.commands.build",
     "plan": "toolchain.commands.plan",
+    "search": "toolchain.commands.search",
     "smoke": "toolchain.commands.smoke",
     "bench": "toolchain.commands.bench",
     "report": "toolchain.commands.report",

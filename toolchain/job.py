@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import require_free_bytes
+from targets.quantization import MIXED
 from toolchain.pipeline import Workspace
 from toolchain.plan import AUTO
 from toolchain.plan_report import quality_budget
@@ -102,14 +103,21 @@ class Job:
 
 def settle(request: BuildRequest) -> Job:
     """Read and check everything a build needs. Raises `UserError`; writes only digest caches."""
+    from toolchain.recipe import load_recipe
+
+    return settle_recipe(request, load_recipe(request.recipe, request.data))
+
+
+def settle_recipe(request: BuildRequest, recipe: Recipe) -> Job:
+    """As `settle`, for a recipe that is in memory: its paths are absolute."""
     from targets.registry import load_target
     from toolchain.backend import choose_backend
     from toolchain.check.parts import require_parts
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
-    from toolchain.recipe import built_name, load_recipe
+    from toolchain.recipe import built_name
 
-    target, recipe = load_target(request.target), load_recipe(request.recipe, request.data)
+    target = run_by(recipe, load_target(request.target))
     wanted = request.quantization or recipe.export.quantization
     trust = {"allow_pickle": request.allow_pickle, "trust_remote_code": request.trust_remote_code}
     folder = locate(request.model, **trust)
@@ -123,6 +131,7 @@ def settle(request: BuildRequest) -> Job:
             "take `separate: true` out of the recipe's merge",
         )
     quantization = _block_type(recipe, backend, quantization)
+    _require_free_types(recipe, quantization)
     if recipe.prune.per_layer and "prune" in recipe.stages and backend != "gguf":
         raise UserError(
             f"widths per layer are for GGUF alone, not {backend}",
@@ -147,6 +156,19 @@ def settle(request: BuildRequest) -> Job:
     )
 
 
+def run_by(recipe: Recipe, target: Target) -> Target:
+    """The target with what the recipe's section `run` says in place of the profile's own. Raises
+    `UserError` for what the device cannot do."""
+    from common.strict import parse
+    from targets.schema import Target
+
+    changes = recipe.run.over_target
+    if not changes:
+        return target
+    origin = f"target {target.name} with run of recipe '{recipe.name}'"
+    return parse(Target, {**target.model_dump(), **changes}, origin)
+
+
 def _block_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
     """The type to export: that of the blocks which the recipe makes, if it makes any. Raises
     `UserError` when another was asked for."""
@@ -156,8 +178,11 @@ def _block_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
     from targets.quantization import ONNX_OF_BLOCKS
 
     key, wanted = recipe.blocks
-    made = canonical_quantization(wanted)
-    own = made if backend == "gguf" else ONNX_OF_BLOCKS.get(made) if backend == "onnx" else None
+    if wanted.lower() == MIXED and key.startswith("gptq"):
+        made, own = MIXED, MIXED if backend == "gguf" else None
+    else:
+        made = canonical_quantization(wanted)
+        own = made if backend == "gguf" else ONNX_OF_BLOCKS.get(made) if backend == "onnx" else None
     if own is not None and quantization in (AUTO, own):
         return own
     same = ", ".join(f"{name} is {kind}" for kind, name in ONNX_OF_BLOCKS.items())
@@ -167,6 +192,17 @@ def _block_type(recipe: Recipe, backend: Backend, quantization: str) -> str:
         f"set export.quantization (or quantization=) to {made}, or {key} to the type "
         f"that is exported (of ONNX: {same})",
     )
+
+
+def _require_free_types(recipe: Recipe, quantization: str) -> None:
+    """Raise a `UserError` where the recipe says types that `mixed` is to choose."""
+    export = recipe.export
+    named = [name for name in ("tensor_types", "pure") if getattr(export, name)]
+    if named and (quantization == MIXED or (quantization == AUTO and recipe.mixed.auto)):
+        raise UserError(
+            f"mixed types choose the type of every tensor, and export.{named[0]} says types too",
+            f"leave export.{named[0]} out, or take another quantization",
+        )
 
 
 def _distillation(recipe: Recipe, workspace: Workspace, trust: dict[str, bool]) -> dict[str, Any]:
@@ -239,6 +275,7 @@ def plan_for(
         with_imatrix=export.imatrix,
         tensor_types=export.tensor_types,
         pure=export.pure,
+        mixed=recipe.mixed,
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from targets.quantization import MIXED
 from toolchain.checkpoint import config_facts
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.layer_widths import layer_widths
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from runtimes.predict import PredictedTensor
     from targets.planner import ModelShape, Plan, TypeSize
     from targets.schema import Target
+    from toolchain.export.gguf.mixed.settings import Mixed
 
 AUTO = "auto"
 
@@ -70,19 +72,46 @@ def plan_model(
     with_imatrix: bool = True,
     tensor_types: Mapping[str, str] | None = None,
     pure: bool = False,
+    mixed: Mixed | None = None,
 ) -> ModelPlan:
-    """The plan of this checkpoint for a target: its candidates, or the one type asked for.
+    """The plan of this checkpoint for a target: its candidates, or the one type asked for. `mixed`
+    are the settings of a file of mixed types.
 
-    Raises `UserError` for an unknown type or an architecture without a GGUF form.
+    Raises `UserError` for an unknown type, an architecture without a GGUF form, and mixed types of
+    a size that is too small.
     """
     from targets.planner import plan
 
-    wanted = list(target.quantization) if quantization == AUTO else [quantization]
-    sizes = type_sizes(
-        info, wanted, with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure
-    )
+    wanted = [quantization] if quantization != AUTO else _candidates(target, mixed)
+    plain = [name for name in wanted if name != MIXED]
+    sizes = type_sizes(info, plain, with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure)
+    if MIXED in wanted and mixed is not None:
+        sizes.insert(wanted.index(MIXED), _mixed_size(info, mixed, with_imatrix=with_imatrix))
     shape = model_shape(info)
     return ModelPlan(shape, plan(shape, target, sizes))
+
+
+def plan_with_types(
+    info: CheckpointInfo,
+    target: Target,
+    quantizations: Sequence[str],
+    *,
+    with_imatrix: bool = True,
+    tensor_types: Mapping[str, str] | None = None,
+    pure: bool = False,
+) -> tuple[ModelPlan, dict[str, dict[str, str]]]:
+    """The plan of these types (exact names, in the order given), and by type what each tensor of
+    the file will be. Raises as `plan_model`."""
+    from targets.planner import plan
+
+    predicted, unnamed = predicted_tensors(
+        info, quantizations, with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure
+    )
+    experts = _experts(info)
+    sizes = [_type_size(name, tensors, experts, unnamed) for name, tensors in predicted.items()]
+    shape = model_shape(info)
+    types = {name: {t.name: t.actual for t in tensors} for name, tensors in predicted.items()}
+    return ModelPlan(shape, plan(shape, target, sizes)), types
 
 
 def plan_onnx(
@@ -134,6 +163,8 @@ def type_sizes(
 
     Raises `UserError` for an unknown type or an architecture without a GGUF form.
     """
+    if not quantizations:
+        return []
     predicted, unnamed = predicted_tensors(
         info, quantizations, with_imatrix=with_imatrix, tensor_types=tensor_types, pure=pure
     )
@@ -237,6 +268,35 @@ def gguf_metadata(info: CheckpointInfo) -> dict[str, Any]:
         "expert_used_count": experts.used or None,
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _candidates(target: Target, mixed: Mixed | None) -> list[str]:
+    """What `auto` tries. Mixed types of a candidate's size come right behind it: they take longer
+    to find, and lose less than it, without the size of the one to come."""
+    names = list(target.quantization)
+    if mixed is None or not mixed.auto:
+        return names
+    place = names.index(mixed.sized_as) + 1 if mixed.sized_as in names else 0
+    return [*names[:place], MIXED, *names[place:]]
+
+
+def _mixed_size(info: CheckpointInfo, mixed: Mixed, *, with_imatrix: bool) -> TypeSize:
+    """The size that a file of mixed types may have. What decoding reads of it is in proportion to
+    that of a plain one: which tensors become larger is not known yet."""
+    from toolchain.export.gguf.mixed.matrices import find_room
+
+    room = find_room(info, mixed, with_imatrix=with_imatrix)
+    [plain] = type_sizes(info, [room.plain], with_imatrix=with_imatrix)
+    weights_bytes = min(room.limit_bytes, room.most_bytes) + room.rest_bytes
+    share = weights_bytes / plain.weights_bytes
+    return dataclasses.replace(
+        plain,
+        quantization=MIXED,
+        weights_bytes=weights_bytes,
+        bytes_read_per_token=int(plain.bytes_read_per_token * share),
+        bits_per_weight=plain.bits_per_weight * share,
+        fallbacks=(),
+    )
 
 
 def _type_size(

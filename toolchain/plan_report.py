@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from targets.planner import BANDWIDTH_EFFICIENCY_MEASURED
+from targets.quantization import MIXED
 
 if TYPE_CHECKING:
     from targets.planner import Candidate, ModelShape, Plan
@@ -25,7 +26,8 @@ _HEADER = ("type", "weights", "bits/weight", "memory", "fits", "decode tok/s", "
 
 def planned_stages(recipe: Recipe, backend: str = "gguf") -> list[str]:
     """What a build by this recipe would do, in order."""
-    export = ["convert", *(["imatrix"] if recipe.export.imatrix else []), "quantize"]
+    mixed = ["tensor-costs", "mixed-types"] if recipe.export.quantization == MIXED else []
+    export = ["convert", *(["imatrix"] if recipe.export.imatrix else []), *mixed, "quantize"]
     if backend != "gguf":
         export = ["export to ONNX", "quantize to INT8"]
     steps = {"export": [*export, "parity", "quality"], "bundle": ["bundle"], "smoke": ["smoke"]}

@@ -13,12 +13,14 @@ from pydantic import Field, field_validator, model_validator
 
 from common.errors import UserError, near_names
 from common.strict import Strict, parse, read_yaml
+from targets.schema import KvCacheType
 from toolchain.compress.awq.settings import Awq
 from toolchain.compress.distill.settings import Distill
 from toolchain.compress.gptq.settings import Gptq
 from toolchain.compress.prune.settings import Prune
 from toolchain.compress.prune_vocab.settings import Vocabulary
 from toolchain.compress.sparse.settings import Sparsify
+from toolchain.export.gguf.mixed.settings import Mixed
 from toolchain.train.settings import Finetune
 
 DEFAULT_RECIPE = "export"
@@ -115,6 +117,19 @@ class Rounds(Strict):
     min_task_share: float | None = Field(default=None, ge=0, le=1)
 
 
+class Run(Strict):
+    """How the bundle runs on the device; what is left out comes from the target's profile."""
+
+    context_tokens: int | None = Field(default=None, ge=256)
+    kv_cache_type: KvCacheType | None = None
+    threads: int | None = Field(default=None, ge=1)
+
+    @property
+    def over_target(self) -> dict[str, Any]:
+        """The target's fields that the recipe sets anew."""
+        return self.model_dump(exclude_none=True)
+
+
 class Ollama(Strict):
     """What the Modelfile says beyond profile and generation config."""
 
@@ -139,9 +154,11 @@ class Recipe(Strict):
     merge: Merge = Merge()
     awq: Awq = Awq()
     gptq: Gptq = Gptq()
+    mixed: Mixed = Mixed()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     quality: Quality = Quality()
+    run: Run = Run()
     ledger: bool = True
     ollama: Ollama = Ollama()
 

@@ -25,6 +25,8 @@ STAGES = {
     "convert": "toolchain.export.gguf.convert",
     "convert-adapter": "toolchain.export.gguf.convert_adapter",
     "imatrix": "toolchain.export.gguf.imatrix",
+    "tensor-costs": "toolchain.export.gguf.mixed.costs",
+    "mixed-types": "toolchain.export.gguf.mixed.stage",
     "quantize": "toolchain.export.gguf.quantize",
     "onnx-export": "toolchain.export.onnx.export",
     "onnx-smooth": "toolchain.export.onnx.smooth",
@@ -39,6 +41,8 @@ STAGES = {
     "onnx-parity": "toolchain.evaluate.onnx_parity",
     "onnx-quality": "toolchain.evaluate.onnx_quality",
     "bundle": "toolchain.export.bundle",
+    "search-reference": "toolchain.search.reference",
+    "search-kld": "toolchain.search.divergence",
 }
 
 

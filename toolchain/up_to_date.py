@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOG_FILE = "build.json"
 _ROOT = Path(__file__).resolve().parents[1]
 _CODE = ("common", "runtimes", "targets", "toolchain")
-_TOOLS = (
+TOOLS = (
     *("accelerate", "bitsandbytes", "datasets", "gguf", "llama-cpp-python", "peft"),
     *("torch", "transformers"),
 )
@@ -54,7 +54,7 @@ def build_key(job: Job) -> str:
             "calibration": job.texts.calibration.digest,
             "evaluation": job.texts.evaluation.digest,
             "task": job.texts.task.digest if job.texts.task else None,
-            "tools": {name: _version(name) for name in _TOOLS},
+            "tools": {name: _version(name) for name in TOOLS},
             "code": _code_digest(),
         }
     )

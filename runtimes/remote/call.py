@@ -18,13 +18,13 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from runtimes.remote.agent import MARK
-from runtimes.remote.faults import DeviceError, last_line
+from runtimes.remote.faults import DeviceBusy, DeviceError, last_line
 from runtimes.remote.ssh import Connection, end, quoted
 
 _BEAT_SEC = 5.0
@@ -154,9 +154,9 @@ def _refusal(host: str, event: Mapping[str, Any], place: str) -> DeviceError:
     kind, text = event["kind"], event["text"]
     if kind == "os" and event["errno"] in (errno.ENOSPC, errno.EDQUOT):
         return full_disk(host, place)
-    told = {
+    told: dict[str, Callable[[], DeviceError]] = {
         "disk": lambda: no_room(host, text, event["needed"], event["free"]),
-        "busy": lambda: DeviceError(
+        "busy": lambda: DeviceBusy(
             f"another smoke test is running on {host}", "wait until it is done", place=place
         ),
         "strange": lambda: DeviceError(

@@ -22,6 +22,10 @@ class DeviceError(UserError):
         self.place = place
 
 
+class DeviceBusy(DeviceError):
+    """Somebody else's test runs there at this moment."""
+
+
 # Words of ssh → what they mean, what to do. The first that is found counts.
 _FAULTS: tuple[tuple[str, str, str], ...] = (
     (

@@ -27,6 +27,7 @@ from .bundle import CannotRun
 from .checks import PASSED
 from .find import AUTO, engine_names
 from .record import record
+from .speed_only import run_speed
 from .table import table
 from .whole_test import Settings, run_test
 
@@ -60,6 +61,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="where this device's proc and sys are, inside a container (default: /)",
     )
+    parser.add_argument(
+        "--speed-only", action="store_true", help="speed alone, of a model that is no bundle yet"
+    )
     parser.add_argument("--record", action="store_true", help="record the answers (while building)")
     options = parser.parse_args(arguments)
     if options.threads is not None and options.threads < 1:
@@ -82,7 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
             print("recorded with {name} {version}".format(**data))
         else:
             settings = Settings(options.threads, options.quick, options.engine, options.root)
-            result = run_test(options.bundle, settings)
+            test = run_speed if options.speed_only else run_test
+            result = test(options.bundle, settings)
             data, passed = result.as_json(), result.verdict == PASSED
             print(table(result))
         if options.json:

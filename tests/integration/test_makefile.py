@@ -78,7 +78,7 @@ def test_target_alone_builds(checkout: Path) -> None:
     assert arguments_seen(make(checkout, "target=laptop")) == ["build", "--target=laptop"]
 
 
-@pytest.mark.parametrize("verb", ["build", "plan", "smoke", "ollama"])
+@pytest.mark.parametrize("verb", ["build", "plan", "search", "smoke", "ollama"])
 def test_a_verb_passes_all_variables_and_only_those_set(checkout: Path, verb: str) -> None:
     values = [f"{name}=a {name}" for name in VARIABLES]
     expected = [f"--{name}=a {name}" for name in VARIABLES]

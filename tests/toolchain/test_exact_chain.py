@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from tiny_models import SENTENCES, tiny_llama
 
 from toolchain.chain import run_chain
-from toolchain.compress.exact.sidecar import is_exact
+from toolchain.compress.exact.sidecar import is_exact, read_plan
 from toolchain.job import BuildRequest, Job, settle
 from toolchain.train.job import TrainJob
 
@@ -49,6 +50,25 @@ def test_what_loses_more_than_plain_is_not_exported(job: Job) -> None:
     assert is_exact(steps[1].path) and not is_exact(after.source.path)
     assert after.source.digest == job.source.digest and after.unquantized is None
     assert after.quantization == "Q4_0"
+
+
+def test_mixed_types_are_chosen_before_the_rounding_into_them(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "model", hidden=64, ffn=96)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "stages: [gptq]\ngptq: {quantization: mixed, calibration_tokens: 1024}\n"
+        "mixed: {size: Q5_0, calibration_tokens: 256, measure: one}\n"
+        "export: {calibration_tokens: 1024}\nevaluate: {max_tokens: 1024}\n"
+    )
+    said: list[str] = []
+    job = settle(BuildRequest("laptop", str(model), recipe=str(recipe), out=tmp_path / "build"))
+    state = run_chain(job, said.append)
+    assert [step.stage for step in state.steps] == ["mixed-types", "gptq", "exact-quality"]
+    types, rounded, measured = state.steps
+    plan = read_plan(rounded.path)
+    assert plan is not None and plan.label == "mixed" and plan.quantization == "Q5_0"
+    assert Counter(plan.types.values()) == types.measurements["types"]
+    assert measured.measurements["quantization"] == "mixed"
 
 
 def test_blocks_rounded_by_calibration_go_on_in_the_place_of_the_model(tmp_path: Path) -> None:

@@ -91,6 +91,38 @@ def test_onnx_has_the_blocks_of_two_types(
         settled(checkpoint, tmp_path, recipe.replace(made, "q4_k"))
 
 
+def test_mixed_types_are_a_quantization_of_their_own(checkpoint: Path, tmp_path: Path) -> None:
+    job = settled(checkpoint, tmp_path, "export: {quantization: Mixed}\n")
+    assert (job.quantization, job.backend) == ("mixed", "gguf")
+    [candidate] = plan_of(job).plan.candidates
+    plain = plan_of(settled(checkpoint, tmp_path, "export: {quantization: Q4_K_M}\n"))
+    assert candidate.size.weights_bytes == plain.plan.candidates[0].size.weights_bytes
+    recipe = "stages: [gptq, export]\ngptq: {quantization: mixed}\n"
+    assert settled(checkpoint, tmp_path, recipe).quantization == "mixed"
+    with pytest.raises(UserError, match=r"and export\.tensor_types says types too"):
+        settled(
+            checkpoint,
+            tmp_path,
+            "export: {quantization: mixed, tensor_types: {ffn_down: q8_0}}\n",
+        )
+    with pytest.raises(UserError, match=r"mixed\.bits_per_weight 3\.0 is too small"):
+        plan_of(
+            settled(
+                checkpoint,
+                tmp_path,
+                "export: {quantization: mixed}\nmixed: {bits_per_weight: 3}\n",
+            )
+        )
+
+
+def test_auto_tries_mixed_types_behind_the_candidate_of_their_size(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    assert "mixed" not in plan_of(settled(checkpoint, tmp_path)).order
+    order = plan_of(settled(checkpoint, tmp_path, "mixed: {auto: true}\n")).order
+    assert order[:3] == ("Q4_K_M", "mixed", "Q5_K_M")
+
+
 def test_blocks_are_trained_on_general_text_beside_the_model_s_own(
     checkpoint: Path, tmp_path: Path
 ) -> None:

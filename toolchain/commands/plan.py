@@ -29,12 +29,12 @@ def run(args: argparse.Namespace) -> int:
     from toolchain.checkpoint.locate import locate
     from toolchain.checkpoint.validate import validate
     from toolchain.compress.distill.ahead import fresh_info
-    from toolchain.job import plan_for
+    from toolchain.job import plan_for, run_by
     from toolchain.plan_report import plan_json, plan_text
     from toolchain.recipe import load_recipe
 
-    target = load_target(args.target)
     recipe = load_recipe(args.recipe, args.data)
+    target = run_by(recipe, load_target(args.target))
     export = recipe.export
     info = inspect(locate(args.model, trust_remote_code=args.trust_remote_code))
     validate(info, trust_remote_code=args.trust_remote_code, deep=False)

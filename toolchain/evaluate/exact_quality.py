@@ -101,7 +101,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     ]
     worse = any(e.kld_mean > p.kld_mean for p, e in zip(found[PLAIN], found[EXACT], strict=True))
     figures = {
-        "quantization": mix.quantization,
+        "quantization": mix.label,
         "maker": source.stage,
         "texts": rows,
         "kept": PLAIN if worse else EXACT,

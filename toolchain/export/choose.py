@@ -103,13 +103,17 @@ def _over_budget(candidate: Candidate, budget: Mapping[str, float]) -> str:
     return ""
 
 
-def plainly(quantized: Artifact, quality: Artifact) -> Tried:
-    """The record of the file that blocks of the model's own took the place of."""
+OWN_BLOCKS = "the file has blocks of the model's own"
+OWN_TYPES = "the file has a type of its own for each tensor"
+
+
+def plainly(quantized: Artifact, quality: Artifact, instead: str = OWN_BLOCKS) -> Tried:
+    """The record of the file that another took the place of; `instead` says what that has."""
     figures = quantized.measurements
     return Tried(
         quantization=f"{figures['quantization']} plain",
         verdict=PASSED_OVER,
-        reason="plain quantization, to compare with: the file has blocks of the model's own",
+        reason=f"plain quantization, to compare with: {instead}",
         size_bytes=int(figures["size_bytes"]),
         bits_per_weight=float(figures["bits_per_weight"]),
         mean_kld=float(quality.measurements["kld_mean"]),

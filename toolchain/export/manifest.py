@@ -74,6 +74,7 @@ def make_manifest(
         "students": _made_by(steps, "student"),
         "teacher_caches": _made_by(steps, "teacher-cache"),
         "exact": _exact(steps),
+        "mixed": _mixed([*steps, *makers], quality),
         "training": _training(steps),
         "evaluations": _evaluations(steps),
         "samples": _samples(steps, config.reference_quality, config.quality),
@@ -161,6 +162,18 @@ def _exact(steps: Sequence[Artifact]) -> dict[str, Any] | None:
     """What training in the blocks of the file gained; the last time it was done counts."""
     made = [step for step in steps if step.stage == "exact-quality"]
     return reproducible(made[-1].measurements) if made else None
+
+
+def _mixed(made: Sequence[Artifact], quality: Artifact | None) -> dict[str, Any] | None:
+    """How the type of each tensor was chosen, what it was to cost and what it did."""
+    chosen = [one for one in made if one.stage == "mixed-types"]
+    if not chosen:
+        return None
+    return {
+        "settings": chosen[-1].config["settings"],
+        **reproducible(chosen[-1].measurements),
+        "measured_kld": quality.measurements["kld_mean"] if quality else None,
+    }
 
 
 def _bits(source: Artifact, model_file: str, config: Config) -> float:

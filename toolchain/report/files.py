@@ -18,7 +18,7 @@ from toolchain.report.strings import LANGUAGES
 from toolchain.report.write import report_name
 
 PAGE, DATA = "report.html", "report.json"
-_NAMES = dict(zip(LANGUAGES, ("English", "中文"), strict=True))
+NAMES = dict(zip(LANGUAGES, ("English", "中文"), strict=True))
 
 
 def write_report_files(bundle: Path) -> Path:
@@ -34,5 +34,5 @@ def write_report_files(bundle: Path) -> Path:
         write_text(log / report_name(language), markdown_page(heading, body))
     write_json(log / DATA, facts)
     page = log / PAGE
-    write_text(page, html_page(title(facts, LANGUAGES[0]), _NAMES, "".join(parts)))
+    write_text(page, html_page(title(facts, LANGUAGES[0]), NAMES, "".join(parts)))
     return page

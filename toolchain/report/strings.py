@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from toolchain.report.page_strings import PAGE_NAMES_EN, PAGE_NAMES_ZH, PAGE_TEXTS
+from toolchain.report.search_strings import SEARCH_TEXTS
 
 LANGUAGES = ("en", "zh-CN")
 
 _TEXTS: dict[str, tuple[str, str]] = {
     **PAGE_TEXTS,
+    **SEARCH_TEXTS,
     "title": ("{model} for {target}", "{model}：适用于 {target}"),
     "summary": (
         "**{verdict}** {type}, {size}, {bits} bits per weight, for {title}.",
@@ -163,6 +165,27 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "GGUF 和 ONNX 按普通权重存储零：文件不会因此变小，解码也不会因此变快。"
         "带稀疏内核的运行时可将各层权重（位图加非零值，按检查点的数据类型）"
         "从 {dense} 存为 {bitmap}。",
+    ),
+    "mixed": ("Types chosen for each tensor", "逐张量选择的类型"),
+    "mixed_columns": (
+        "tensors of each type | bits per weight | KLD predicted | KLD measured | gap to optimum",
+        "各类型的张量数 | 每权重位数 | 预测 KLD | 实测 KLD | 与最优解的差距",
+    ),
+    "mixed_exact": ("none: exact", "无：精确解"),
+    "mixed_gap": ("at most {gap} %", "至多 {gap} %"),
+    "mixed_note": (
+        "Of all choices of this size, this one has the least sum of the KLDs that each tensor "
+        "costs by itself on calibration text (predicted). Measured is the file, on held-out text.",
+        "在此大小的所有方案中，该方案各张量单独量化的 KLD（以校准文本测得）之和最小，即预测值；"
+        "实测值是文件在留出文本上的 KLD。",
+    ),
+    "mixed_plain": (
+        "Plain {type}, of the same size: {kld} predicted in the same way.",
+        "同样大小的普通 {type}：以同样方式预测为 {kld}。",
+    ),
+    "mixed_speed": (
+        "Decoding was to take no longer than that of plain {type}, by measured costs of types.",
+        "按实测的各类型开销，解码耗时不超过普通 {type}。",
     ),
     "exact": ("Blocks of its own", "专用量化块"),
     "exact_columns": (

@@ -9,6 +9,7 @@ from toolchain.report import chain
 from toolchain.report.exact import exact
 from toolchain.report.ledger import ledger_blocks
 from toolchain.report.markdown import MISSING, escape, figure, size, table
+from toolchain.report.mixed import mixed
 from toolchain.report.pruning import pruning
 from toolchain.report.sparsity import sparsity
 from toolchain.report.strings import LANGUAGES, name_of, text
@@ -68,6 +69,7 @@ def _chain(manifest: Mapping[str, Any], language: str) -> str:
         "students": fresh_students(manifest, language),
         "teacher_caches": teacher_caches(manifest, language),
         "exact": exact(manifest, language),
+        "mixed": mixed(manifest, language),
         "training": chain.training(manifest, language),
     }
     return "\n\n".join(_section(key, language, body) for key, body in bodies.items() if body)

@@ -5,14 +5,22 @@ from __future__ import annotations
 from pydantic import Field
 
 from common.strict import Strict
+from targets.quantization import MIXED
 
 
 class Mix(Strict):
-    """Which type each tensor of a file gets: the export's settings of these names."""
+    """Which type each tensor of a file gets: the export's settings of these names. `mixed` says
+    that the tensor types were chosen one by one (`toolchain.export.gguf.mixed`)."""
 
     quantization: str
     tensor_types: dict[str, str] = Field(default_factory=dict)
     pure: bool = False
+    mixed: bool = False
+
+    @property
+    def label(self) -> str:
+        """What the file is called."""
+        return MIXED if self.mixed else self.quantization
 
 
 class ExactPlan(Mix):

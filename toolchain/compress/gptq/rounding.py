@@ -55,8 +55,9 @@ def _solve_block(
     per_value = torch.where(step == 0, 0, 1 / step)  # a block of zeros has no steps
     codes, errors = torch.zeros_like(columns), torch.zeros_like(columns)
     for i in range(len(columns)):
-        code = ((columns[i] - base[i]) * per_value[i]).round_().clamp_(0, grid.highest)
+        code = grid.nearest((columns[i] - base[i]) * per_value[i])
         codes[i] = code
-        torch.sub(columns[i], base[i] + step[i] * code, out=errors[i]).div_(root[i, i])
+        value = base[i] + step[i] * grid.steps_of(code)
+        torch.sub(columns[i], value, out=errors[i]).div_(root[i, i])
         columns[i + 1 :].addr_(root[i, i + 1 :], errors[i], alpha=-1)
     return codes.T.to(torch.uint8), errors.T

@@ -17,7 +17,8 @@ class Gptq(Strict):
     quantization: str = Field(
         default="Q4_0",
         min_length=1,
-        description="type of the file, with llama.cpp's own mix of types (Q4_0, Q8_0, Q4_K_M, …)",
+        description="type of the file, with llama.cpp's own mix of types (Q4_0, Q8_0, Q4_K_M, …), "
+        "or mixed: each tensor's own, by the section mixed",
     )
     damping: float = Field(
         default=0.01, gt=0, le=1, description="of the Hessian's mean diagonal, added to it"

@@ -43,14 +43,16 @@ Changed = Iterator[tuple[int | None, dict[str, "torch.Tensor"]]]
 
 
 class Config(StageConfig):
-    """`text` is the calibration text; `tensor_types` and `pure` are the export's. With
-    `layers_only` embedding and head stay as they are (ONNX keeps them in 8 bits)."""
+    """`text` is the calibration text; `tensor_types` and `pure` are the export's, or with `mixed`
+    types chosen for each tensor. With `layers_only` embedding and head stay as they are (ONNX keeps
+    them in 8 bits)."""
 
     text: Input
     settings: Gptq = Gptq()
     tensor_types: dict[str, str] = Field(default_factory=dict)
     pure: bool = False
     layers_only: bool = False
+    mixed: bool = False
     trust_remote_code: bool = False
 
 
@@ -77,7 +79,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         pure=config.pure,
         layers_only=config.layers_only,
         trust_remote_code=trust,
-    )
+    ).model_copy(update={"mixed": config.mixed})
     batches = read_batches(
         config.text.path,
         source.path,
@@ -102,7 +104,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         versions={tool: version(tool) for tool in TOOLS},
         measurements={
             **measurements(inspect(out_dir)),
-            "quantization": plan.quantization,
+            "quantization": plan.label,
             "rounded_tensors": len(own & set(blocks)),
             "nearest_tensors": len(set(blocks) - own),
             "calibration_tokens": tokens,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from targets.quantization import MIXED
 from toolchain.chain import text_input
 from toolchain.export.exported import Exported
 from toolchain.pipeline import run_stage
@@ -26,7 +27,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     """The chosen GGUF with its proofs. Raises `UserError` when no candidate is within budget."""
     from toolchain.compress.exact.sidecar import read_plan
     from toolchain.evaluate import quality
-    from toolchain.export.choose import choose, plainly, task_score
+    from toolchain.export.choose import OWN_TYPES, choose, plainly, task_score
 
     stage = functools.partial(run_stage, workspace=job.workspace, say=say)
     recipe, source = job.recipe, job.source
@@ -48,22 +49,31 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
     )
     before = stage(quality, unquantized, measured)
     matrix = functools.cache(lambda: importance_matrix(job, source, say))
+    types = functools.cache(lambda: mixed_types(job, source, say))
 
     def measure(name: str) -> tuple[Artifact, Artifact]:
-        if exact is None:
-            quantized = _quantized(job, converted, name, matrix, say)
-        else:
+        if exact is not None:
             quantized = _exactly_quantized(job, converted, name, exact, say)
+        elif name == MIXED:
+            quantized = _quantized(job, converted, name, matrix, say, types())
+        else:
+            quantized = _quantized(job, converted, name, matrix, say)
         return quantized, stage(quality, quantized, measured)
 
+    alone = measured.model_copy(update={"task": None})
     choice = choose(job, plan.plan, measure, task_score(before))
     tried = choice.tried
     if exact is not None and job.unquantized is not None:
         own = functools.partial(importance_matrix, job, job.unquantized, say)
         plain = _quantized(job, unquantized, exact.quantization, own, say)
-        alone = measured.model_copy(update={"task": None})
         tried = (plainly(plain, stage(quality, plain, alone)), *tried)
     used = (matrix(),) if choice.quantized.config.get("imatrix") else ()
+    if exact is None and choice.quantized.config.get("label") == MIXED:
+        used = (*used, types())
+        sized_as = job.recipe.mixed.sized_as
+        if sized_as and sized_as not in [record.quantization for record in tried]:
+            plain = _quantized(job, converted, sized_as, matrix, say)
+            tried = (plainly(plain, stage(quality, plain, alone), OWN_TYPES), *tried)
     return Exported(
         model=choice.quantized,
         makers=(converted, *((adapter,) if adapter else ()), *used),
@@ -74,6 +84,17 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         within_budget=choice.within_budget,
         adapter=adapter,
     )
+
+
+def unquantized_file(job: Job, say: Callable[[str], None]) -> Artifact:
+    """The job's checkpoint as `export` converts it, not proven yet."""
+    return _converted(job, job.source, say)
+
+
+def quantized_file(job: Job, name: str, say: Callable[[str], None]) -> Artifact:
+    """The job's checkpoint as `export` quantizes it to a type, with nothing proven or measured."""
+    matrix = functools.cache(lambda: importance_matrix(job, job.source, say))
+    return _quantized(job, unquantized_file(job, say), name, matrix, say)
 
 
 def _converted(job: Job, checkpoint: Artifact, say: Callable[[str], None]) -> Artifact:
@@ -134,22 +155,56 @@ def importance_matrix(job: Job, source: Artifact, say: Callable[[str], None]) ->
     return run_stage(imatrix, source, config, job.workspace, say)
 
 
+def mixed_types(
+    job: Job, source: Artifact, say: Callable[[str], None], *, rounded: bool = False
+) -> Artifact:
+    """The type of every tensor of the checkpoint, chosen by the job's calibration text; `rounded`
+    says that rounding by calibration follows."""
+    from toolchain.export.gguf.mixed import costs
+    from toolchain.export.gguf.mixed import stage as mixed
+    from toolchain.export.gguf.mixed.speed import decode_costs
+
+    settings, with_imatrix = job.recipe.mixed, job.recipe.export.imatrix
+    matrix = Input.of_artifact(importance_matrix(job, source, say)) if with_imatrix else None
+    measured = costs.Config.of(
+        settings,
+        calibration=text_input(job, job.texts.calibration),
+        imatrix=matrix,
+        trust_remote_code=job.trust_remote_code,
+    )
+    whole = settings.size_bytes is not None
+    config = mixed.Config(
+        costs=Input.of_artifact(run_stage(costs, source, measured, job.workspace, say)),
+        with_imatrix=with_imatrix,
+        unquantized=Input.of_artifact(_converted(job, source, say)) if whole else None,
+        decode_costs=dict(decode_costs()) if settings.keep_speed else {},
+        rounded=rounded,
+        settings=settings,
+    )
+    return run_stage(mixed, source, config, job.workspace, say)
+
+
 def _quantized(
     job: Job,
     converted: Artifact,
     name: str,
     matrix: Callable[[], Artifact],
     say: Callable[[str], None],
+    types: Artifact | None = None,
 ) -> Artifact:
+    """The file of a type, or with the `types` that were chosen for each tensor."""
     from toolchain.export.gguf import quantize
+    from toolchain.export.gguf.mixed.stage import read_types
 
     wanted = job.recipe.export
+    plain, tensor_types = (name, wanted.tensor_types) if types is None else read_types(types.path)
     with_matrix = wanted.imatrix and name not in _WITHOUT_IMATRIX
     config = quantize.Config(
-        quantization=name,
+        quantization=plain,
         imatrix=Input.of_artifact(matrix()) if with_matrix else None,
-        tensor_types=wanted.tensor_types,
+        tensor_types=tensor_types,
         pure=wanted.pure,
+        label=None if types is None else name,
     )
     return run_stage(quantize, converted, config, job.workspace, say)
 
@@ -161,15 +216,16 @@ def _exactly_quantized(
     than theirs."""
     from toolchain.export.gguf import quantize
 
-    if name != exact.quantization:
+    if name != exact.label:
         raise UserError(
-            f"{job.name} has the blocks of {exact.quantization}, not of {name}",
-            f"quantization={exact.quantization}",
+            f"{job.name} has the blocks of {exact.label}, not of {name}",
+            f"quantization={exact.label}",
         )
     config = quantize.Config(
-        quantization=name,
+        quantization=exact.quantization,
         tensor_types=exact.tensor_types,
         pure=exact.pure,
         exact=Input.of_artifact(job.source),
+        label=MIXED if exact.mixed else None,
     )
     return run_stage(quantize, converted, config, job.workspace, say)

@@ -26,13 +26,15 @@ TOOLS = ("llama-cpp-python", "gguf")
 class Config(StageConfig):
     """`quantization` is any of llama.cpp's type names; `imatrix` the folder of the imatrix stage;
     `tensor_types` maps regular expressions on tensor names to types; `pure` switches mixes off.
-    `exact` is the checkpoint whose own blocks the file gets (`toolchain.compress.exact`)."""
+    `exact` is the checkpoint whose own blocks the file gets (`toolchain.compress.exact`); `label`
+    is what the file is called where `tensor_types` leave nothing of the type's own mix."""
 
     quantization: str
     imatrix: Input | None = None
     tensor_types: dict[str, str] = Field(default_factory=dict)
     pure: bool = False
     exact: Input | None = None
+    label: str | None = None
 
     @field_validator("quantization")
     @classmethod
@@ -48,7 +50,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """
     unquantized = source.only(".gguf")
     require_free_bytes(out_dir, unquantized.stat().st_size, "the quantized model")
-    target = out_dir / f"model-{config.quantization}.gguf"
+    target = out_dir / f"model-{config.label or config.quantization}.gguf"
     imatrix = config.imatrix.path / IMATRIX_FILE if config.imatrix else None
     start = time.perf_counter()
     _quantize(unquantized, target, config, imatrix)
@@ -62,7 +64,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         tensor_types=config.tensor_types,
         pure=config.pure,
     )
-    if warning := fallback_warning(config.quantization, rows):
+    if warning := fallback_warning(config.label or config.quantization, rows):
         print(warning, file=sys.stderr)
     return artifacts.describe(
         out_dir,
@@ -75,7 +77,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         ],
         versions={name: version(name) for name in TOOLS},
         measurements={
-            "quantization": config.quantization,
+            "quantization": config.label or config.quantization,
             "wall_sec": round(wall_sec, 3),
             **({"exact_tensors": exact_tensors} if config.exact else {}),
             **summary(target, rows),
