@@ -126,22 +126,29 @@ def _gguf(info: CheckpointInfo) -> list[str]:
     """GGUF needs a decoder and a tokenizer that llama.cpp can follow (that the converter knows the
     architecture is a rule of every checkpoint)."""
     from toolchain.check.pre_tokenizer import tokenizer_limits
+    from toolchain.export.gguf.window import lost_window
 
     if is_encoder(info):
         raise UserError(
             f"{info.architecture} is an encoder; GGUF is for decoders here", "it becomes ONNX"
         )
-    return tokenizer_limits(info)
+    window = lost_window(info.text_config)
+    limits = tokenizer_limits(info)
+    if window is None:
+        return limits
+    said = f"texts up to {window} tokens: llama.cpp does not compute the sliding window beyond that"
+    return [said, *limits]
 
 
 def _onnx(info: CheckpointInfo) -> list[str]:
     """Decoders take the builder, or torch's exporter; encoders torch's."""
     from toolchain.export.onnx.encoder_facts import AUTO, task_of
-    from toolchain.export.onnx.obstacles import builder_obstacles
+    from toolchain.export.onnx.obstacles import builder_obstacles, require_exportable
 
     if is_encoder(info):
         task_of(info.path, info.config, AUTO)
         return []
+    require_exportable(info)
     reasons = builder_obstacles(info)
     if not reasons:
         return []

@@ -24,14 +24,16 @@ from common.progress import progress_bar
 from runtimes.vendored import llama_cpp_folder
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
+from toolchain.checkpoint.config_facts import text_config
 from toolchain.checkpoint.weights import find_weights
 from toolchain.export.gguf import converter_errors
 from toolchain.export.gguf.tokenizer_map import pre_tokenizer_name, scores_from_merges
+from toolchain.export.gguf.window import lost_window
 from toolchain.layer_widths import layer_widths
 from toolchain.stage import StageConfig
 
 NAME = "convert"
-VERSION = 1
+VERSION = 2
 TOOLS = ("llama-cpp-python", "torch", "transformers")
 
 Intermediate = Literal["auto", "f32", "f16", "bf16"]
@@ -107,6 +109,7 @@ def _driver_request(checkpoint: Path) -> tuple[dict[str, Any], UserError | None]
         "as_llama": _becomes_llama(config),
         "layer_widths": layer_widths(config),
         "head_dim": config.get("head_dim"),
+        "context_tokens": lost_window(text_config(config)),
     }
     try:
         request["pre"] = pre_tokenizer_name(checkpoint)

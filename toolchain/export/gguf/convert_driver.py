@@ -5,9 +5,10 @@
 The request file holds `pre` (the pre-tokenizer's name to use when the converter does not know the
 tokenizer, or null) and `merge_scores` (whether to give SentencePiece-type pieces without scores
 those that the order of merges implies), `as_llama` (whether to write it as a Llama, with
-`layer_widths` where its layers differ) and `head_dim` (as the config names it, or null). The driver
-adds what it did: `pre_name`, `pre_how` (`table`: known to the converter by hash; `structure`: the
-requested name), `merge_scores_used`.
+`layer_widths` where its layers differ), `head_dim` (as the config names it, or null) and
+`context_tokens` (how long a text may be where that is less than the config says, or null). The
+driver adds what it did: `pre_name`, `pre_how` (`table`: known to the converter by hash;
+`structure`: the requested name), `merge_scores_used`.
 
 Nothing of this project is imported here: the converter brings its own gguf package, which differs
 from the published one of the same version.
@@ -102,6 +103,17 @@ def patch_dropped_head_size(head_dim: int) -> None:
     base.set_gguf_parameters = set_gguf_parameters
 
 
+def cap_context(tokens: int) -> None:
+    """The file's context is at most so long: beyond it llama.cpp would compute another thing."""
+    writer: Any = importlib.import_module("gguf").GGUFWriter
+    original = writer.add_context_length
+
+    def add_context_length(self: Any, length: int) -> None:
+        original(self, min(length, tokens))
+
+    writer.add_context_length = add_context_length
+
+
 def merge_scores(model: dict[str, Any]) -> dict[int, float]:
     """Token id to score, minus the rank of the first merge that makes the token."""
     scores: dict[int, float] = {}
@@ -130,6 +142,8 @@ def main() -> None:
         write_as_llama(request.get("layer_widths") or {})
     if request.get("head_dim"):
         patch_dropped_head_size(request["head_dim"])
+    if request.get("context_tokens"):
+        cap_context(request["context_tokens"])
     script = converter / "convert_hf_to_gguf.py"
     sys.argv = [str(script), *arguments]
     try:

@@ -13,7 +13,12 @@ from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
-from toolchain.checkpoint.config_facts import output_head, token_embedding
+from toolchain.checkpoint.config_facts import (
+    EXPERTS,
+    output_head,
+    token_embedding,
+    whole_number,
+)
 from toolchain.checkpoint.info import CheckpointInfo
 
 # GroupQueryAttention's CPU kernel packs heads in units of this many values.
@@ -26,6 +31,18 @@ def builder_obstacles(info: CheckpointInfo, *, trust_remote_code: bool = False) 
     if trust_remote_code and "auto_map" in info.config:
         found.append("it needs the checkpoint's own Python code")
     return [reason for reason in found if reason]
+
+
+def require_exportable(info: CheckpointInfo) -> None:
+    """Raise `UserError` for what neither the builder nor torch's exporters can export: found out by
+    trying, and told before that is done."""
+    experts = whole_number(info.text_config, EXPERTS) or 0
+    if experts > 1 and info.architecture not in builder_architectures():
+        raise UserError(
+            f"{info.architecture} chooses among {experts} experts for each token: the builder does "
+            "not know it, and torch's exporters cannot trace that",
+            "export GGUF, which keeps experts as they are",
+        )
 
 
 def head_size(info: CheckpointInfo) -> int | None:
