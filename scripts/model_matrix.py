@@ -26,7 +26,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from matrix.place import Place  # noqa: E402
 from matrix.runner import run_all  # noqa: E402
-from tiny_families import FAMILIES  # type: ignore[import-not-found]  # noqa: E402
+from matrix.versions import versions  # noqa: E402
+from tiny_families import MATRIX  # type: ignore[import-not-found]  # noqa: E402
 
 WORK = ROOT / "build" / "matrix"
 ASSETS = ROOT.parent / "shared" / "assets"
@@ -44,14 +45,12 @@ def main() -> int:
     args = parser.parse_args()
     assets = args.assets if args.assets.is_dir() else None
     work = args.work.absolute()
-    places = [
-        Place(family, work / family, assets, args.small) for family in args.family or FAMILIES
-    ]
+    places = [Place(family, work / family, assets, args.small) for family in args.family or MATRIX]
     start = time.perf_counter()
     results = run_all(
         places,
         lambda name: not args.cell or name in args.cell,
-        {},
+        versions(),
         workers=args.workers,
         again=frozenset(args.again),
         say=lambda line: print(line, flush=True),

@@ -107,7 +107,8 @@ DECODER_FAMILIES: dict[str, Family] = {
         "GPT-2", "GPT2", {}, "gpt2", template="", structure="learned positions, fused QKV, tied"),
     "gpt-neox": Family(
         "GPT-NeoX", "GPTNeoX",
-        {"use_parallel_residual": True, "num_key_value_heads": None, "head_dim": None}, "neox",
+        {"use_parallel_residual": True, "num_key_value_heads": None, "head_dim": None,
+         "initializer_range": 0.12}, "neox",
         template="", structure="parallel blocks, rope over a quarter of a head, fused QKV"),
     "falcon": Family(
         "Falcon", "Falcon", {"multi_query": True, "head_dim": None, "alibi": False}, "falcon",
@@ -136,18 +137,21 @@ ENCODER_FAMILIES: dict[str, Family] = {
     "modernbert": Family("ModernBERT", "ModernBert", {}, "modernbert", task="embedding",
                          structure="rope, every third layer global, GeGLU"),
 }  # fmt: skip
-# Beside the families: one more structure each.
-VARIANTS: dict[str, Family] = {
+# Beside the families: one more structure each, of which the exports are of interest.
+ROPES: dict[str, Family] = {
     "llama-linear": Family("Llama, rope scaling linear", "Llama", {}, "sp-bpe", rope="linear"),
     "llama-dynamic": Family("Llama, rope scaling dynamic", "Llama", {}, "sp-bpe", rope="dynamic"),
     "qwen2-yarn": Family("Qwen2.5, rope scaling yarn", "Qwen2", {}, "qwen", rope="yarn"),
     "phi3-longrope": Family("Phi-3, rope scaling longrope", "Phi3", {"head_dim": None}, "phi3",
                             rope="longrope", template="phi-3"),
+}  # fmt: skip
+_MORE: dict[str, Family] = {
     "llama": Family("Llama with biases", "Llama", {"attention_bias": True, "mlp_bias": True}),
     "llama-tied": Family("Llama, tied", "Llama", {"tie_word_embeddings": True}),
     "gemma": Family("Gemma", "Gemma", {"num_key_value_heads": 1, "num_attention_heads": 4}),
 }  # fmt: skip
-FAMILIES: dict[str, Family] = {**DECODER_FAMILIES, **ENCODER_FAMILIES, **VARIANTS}
+MATRIX = (*DECODER_FAMILIES, *ENCODER_FAMILIES, *ROPES)
+FAMILIES: dict[str, Family] = {**DECODER_FAMILIES, **ENCODER_FAMILIES, **ROPES, **_MORE}
 # Those that pruning's tests cut, all with one kind of tokenizer.
 DECODERS = ("llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3",
             "granite", "smollm3")  # fmt: skip
@@ -183,6 +187,8 @@ def tiny_decoder(
         settings["num_key_value_heads"] = settings["num_attention_heads"]
     if row.network.startswith("Gemma") or row.network == "GPT2":
         settings["tie_word_embeddings"] = True
+    if "query_pre_attn_scalar" in settings:  # llama.cpp knows no other
+        settings["query_pre_attn_scalar"] = settings["head_dim"]
     theta = settings.pop("rope_theta", 10000.0)
     if row.rope or theta != 10000.0:
         settings["rope_parameters"] = {"rope_theta": theta, **_rope(row.rope, settings)}
@@ -207,7 +213,7 @@ def _write(network: Any, config: Any, folder: Path, seed: int) -> None:
 
 def _rope(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a rope scaling for these sizes."""
-    context = settings["max_position_embeddings"]
+    known = min(64, settings["max_position_embeddings"] // 4)
     head = settings.get("qk_rope_head_dim") or settings.get("head_dim")
     half = (head or settings["hidden_size"] // settings["num_attention_heads"]) // 2
     beside: dict[str, dict[str, Any]] = {
@@ -215,10 +221,10 @@ def _rope(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         "linear": {"rope_type": "linear", "factor": 4.0},
         "dynamic": {"rope_type": "dynamic", "factor": 4.0},
         "yarn": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
-                 "original_max_position_embeddings": context // 4},
+                 "original_max_position_embeddings": known},
         "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-                   "high_freq_factor": 4.0, "original_max_position_embeddings": context // 8},
-        "longrope": {"rope_type": "longrope", "original_max_position_embeddings": context // 4,
+                   "high_freq_factor": 4.0, "original_max_position_embeddings": known},
+        "longrope": {"rope_type": "longrope", "original_max_position_embeddings": known,
                      "short_factor": [1.0 + 0.02 * n for n in range(half)],
                      "long_factor": [1.0 + 0.1 * n for n in range(half)]},
     }  # fmt: skip
@@ -233,8 +239,8 @@ def _named(network: str, settings: dict[str, Any]) -> dict[str, Any]:
     names = {
         "GPT2": {"hidden_size": "n_embd", "num_hidden_layers": "n_layer",
                  "num_attention_heads": "n_head", "max_position_embeddings": "n_positions",
-                 "intermediate_size": "n_inner", "num_key_value_heads": None, "head_dim": None},
-        "Falcon": {"intermediate_size": "ffn_hidden_size", "num_key_value_heads": None},
+                 "intermediate_size": None, "num_key_value_heads": None, "head_dim": None},
+        "Falcon": {"intermediate_size": None, "num_key_value_heads": None},
     }.get(network, {})  # fmt: skip
     renamed = {names.get(key, key): value for key, value in settings.items()}
     return {key: value for key, value in renamed.items() if key is not None}
@@ -249,9 +255,16 @@ def tiny_encoder(folder: Path, family: str) -> Path:
 
 
 def encoder_of(
-    folder: Path, family: str, *, assets: Path | None = None, seed: int = 0, **sizes: Any
+    folder: Path,
+    family: str,
+    *,
+    task: Task | None = None,
+    assets: Path | None = None,
+    seed: int = 0,
+    **sizes: Any,
 ) -> Path:
-    """A random encoder of the family with its own kind of tokenizer and the head of its task."""
+    """A random encoder of the family with its own kind of tokenizer and the head of a task, by
+    default its own."""
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -262,17 +275,18 @@ def encoder_of(
         "intermediate_size": 96, "max_position_embeddings": 130, "initializer_range": 0.15,
         "type_vocab_size": 2 if row.network == "Bert" else 1, **_own(row.network), **sizes, **ids,
     }  # fmt: skip
-    if row.task == "sequence-classification":
+    task = task or row.task
+    if task == "sequence-classification":
         settings |= {"id2label": {0: "cold", 1: "warm"}, "label2id": {"cold": 0, "warm": 1}}
     if row.network == "DistilBert":
         names = {"hidden_size": "dim", "num_hidden_layers": "n_layers",
                  "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim"}  # fmt: skip
         settings = {names.get(key, key): value for key, value in settings.items()}
     config = getattr(transformers, f"{row.network}Config")(**settings)
-    head = "ForSequenceClassification" if row.task == "sequence-classification" else "Model"
+    head = "ForSequenceClassification" if task == "sequence-classification" else "Model"
     _write(getattr(transformers, f"{row.network}{head}"), config, folder, seed)
-    if row.task == "embedding":
-        _write_modules(folder, int(settings.get("hidden_size", 0)))
+    if task == "embedding":
+        _write_modules(folder, int(settings.get("hidden_size") or settings["dim"]))
     return folder
 
 

@@ -29,7 +29,6 @@ _TEXT = ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
 # Real tokenizers by kind, below the folder that `write_tokenizer` is given.
 REAL = {
     "gpt2": "tokenizers/gpt2",
-    "phi3": "tokenizers/phi3",
     "wordpiece": "tokenizers/bert-uncased",
     "sp-bpe": "models/stories260K-hf",
 }
@@ -208,9 +207,9 @@ def _pieces(kind: str, vocab: int, **settings: Any) -> bytes:
         model_writer=model,
         model_type=kind,
         vocab_size=vocab,
-        byte_fallback=True,
+        byte_fallback=settings.pop("byte_fallback", True),
         normalization_rule_name=settings.pop("rule", "identity"),
-        remove_extra_whitespaces=False,
+        remove_extra_whitespaces=settings.pop("trim", False),
         hard_vocab_limit=False,
         num_threads=1,
         minloglevel=2,
@@ -234,6 +233,25 @@ def _sentencepiece(folder: Path, vocab: int, kind: str, *, keep_model: bool) -> 
     if keep_model:
         (folder / "tokenizer.model").write_bytes(model)
     return _ids(len(fast), 1, 2, 0)
+
+
+def _phi3(folder: Path, vocab: int) -> Ids:
+    """Phi-3's: Llama's, without its model, with turns that strip the white space behind them."""
+    from tokenizers import AddedToken
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = llama_tokenizer(_pieces("bpe", max(vocab, 500)), "bpe")
+    turns = ("<|assistant|>", "<|user|>", "<|system|>", "<|end|>")
+    whole = [AddedToken(text, normalized=False, rstrip=True, special=True) for text in turns]
+    end = AddedToken("<|endoftext|>", normalized=False, special=True)
+    tokenizer.add_special_tokens([end, *whole])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>", clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+    ids = [tokenizer.token_to_id(text) for text in ("<|endoftext|>", "<|end|>")]
+    return _ids(len(fast), 1, ids[1], ids[0])
 
 
 def llama_tokenizer(model: bytes, kind: str, *, prefix: bool = True) -> Any:
@@ -309,16 +327,15 @@ def _wordpiece(folder: Path, vocab: int) -> Ids:
 
 
 def _xlm_r(folder: Path, vocab: int) -> Ids:
-    """XLM-R's: Unigram with NFKC, ids of fairseq before the pieces."""
-    from sentencepiece import SentencePieceProcessor
-    from transformers import XLMRobertaTokenizer
+    """XLM-R's: Unigram with NFKC, ids of fairseq before the pieces, `<mask>` behind them."""
+    from transformers import AutoTokenizer
 
-    model = _pieces("unigram", max(vocab, 500), rule="nmt_nfkc")
-    pieces = SentencePieceProcessor(model_proto=model)
-    kept = range(3, pieces.vocab_size())
-    own = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    scored = own + [(pieces.id_to_piece(i), pieces.get_score(i)) for i in kept]
-    XLMRobertaTokenizer(vocab=[*scored, ("<mask>", 0.0)]).save_pretrained(folder)
+    model = _pieces("unigram", max(vocab, 500), rule="nmt_nfkc", byte_fallback=False,
+                    trim=True)  # fmt: skip
+    (folder / "sentencepiece.bpe.model").write_bytes(model)
+    settings = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": 512}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
     (folder / "sentencepiece.bpe.model").write_bytes(model)
     return _ids_of(folder)
 
@@ -345,7 +362,7 @@ def _of_pieces(kind: str, *, keep_model: bool) -> Callable[[Path, int], Ids]:
 _WRITERS: dict[str, Callable[[Path, int], Ids]] = {
     "sp-bpe": _of_pieces("bpe", keep_model=True),
     "sp-bpe-json": _of_pieces("bpe", keep_model=False),
-    "phi3": _of_pieces("bpe", keep_model=False),
+    "phi3": _phi3,
     "sp-unigram": _of_pieces("unigram", keep_model=True),
     "sp-unigram-json": _of_pieces("unigram", keep_model=False),
     "gemma": _gemma,

@@ -152,7 +152,10 @@ def sparsify(place: Place) -> Outcome:
 
 
 def gguf(place: Place) -> Outcome:
-    """Converted; token ids, chat prompt, stop tokens and logits as in the checkpoint."""
+    """Converted; token ids, chat prompt, stop tokens and logits as in the checkpoint, of an encoder
+    token ids and vectors."""
+    if place.is_encoder:
+        return _encoder_gguf(place)
     converted, proof = _proven(place)
     logits = proof.measurements["logits"]
     how = converted.measurements["pretokenizer"]
@@ -171,9 +174,11 @@ def gguf(place: Place) -> Outcome:
 
 
 def gguf_type(place: Place, name: str) -> Outcome:
-    """Quantized; the file's logits against the unquantized one's."""
+    """Quantized; the file's logits (an encoder's vectors) against the unquantized one's."""
     from toolchain.evaluate import quality
 
+    if place.is_encoder:
+        return _encoder_type(place, name)
     _, proof = _proven(place)
     quantized = _quantized(place, name)
     measured = place.stage(quality, quantized, quality.Config(reference=Input.of_artifact(proof)))
@@ -217,6 +222,8 @@ def ollama(place: Place) -> Outcome:
     """Imported, and its greedy answer is llama.cpp's."""
     from matrix.ollama import answer_equal
 
+    if place.is_encoder:
+        raise UserError("Ollama's own import of encoders is not proven here", "serve ONNX instead")
     _proven(place)
     return Outcome(answer_equal(_quantized(place, "Q8_0").only(".gguf"), place.folder))
 
@@ -318,6 +325,50 @@ def _encoder(place: Place) -> Artifact:
 
     source = place.source()
     return place.stage(encoder_export, source, encoder_export.config_for(source.path))
+
+
+def _encoder_gguf(place: Place) -> Outcome:
+    converted, proof = _encoder_proven(place)
+    gates = {gate["name"]: gate for gate in proof.measurements["gates"]}
+    _, *remarks = gates["token ids"]["detail"].split("; ")
+    how = converted.measurements["pretokenizer"]
+    named = f"{how['name']} ({how['how']})" if how["name"] else None
+    alone = "vectors alone: a classifier's head becomes ONNX"
+    limits = ([alone] if place.row.task != "embedding" else []) + remarks
+    return Outcome({"cosine": gates["vectors"]["figure"], "pre_tokenizer": named}, tuple(limits))
+
+
+def _encoder_type(place: Place, name: str) -> Outcome:
+    from toolchain.evaluate import encoder_loss
+    from toolchain.export.gguf import quantize
+
+    converted, proof = _encoder_proven(place)
+    made = place.stage(quantize, converted, quantize.Config(quantization=name))
+    config = encoder_loss.Config(
+        reference=Input.of_artifact(proof),
+        checkpoint=Input.of_artifact(place.source(place.body)),
+        evaluation=place.text_input(),
+    )
+    found = place.stage(encoder_loss, made, config).measurements
+    if found["cosine_mean"] < MIN_COSINE:
+        raise UserError(f"{name}: mean cosine {found['cosine_mean']:.4f}, below {MIN_COSINE:g}")
+    fallen = made.measurements.get("fallbacks") or []
+    limits = (f"{len(fallen)} tensors fall back to larger types",) if fallen else ()
+    return Outcome({"cosine": found["cosine_mean"]}, limits)
+
+
+def _encoder_proven(place: Place) -> tuple[Artifact, Artifact]:
+    """The F32 GGUF of an encoder's body and the proof that it is the checkpoint's."""
+    from toolchain.evaluate import encoder_parity
+    from toolchain.export.gguf import convert
+
+    source = place.source(place.body)
+    config = convert.Config(intermediate="f32", model_name=place.family)
+    converted = place.stage(convert, source, config)
+    proof = encoder_parity.Config(
+        checkpoint=Input.of_artifact(source), evaluation=place.text_input()
+    )
+    return converted, place.stage(encoder_parity, converted, proof)
 
 
 def _axis(axis: str) -> Cell:

@@ -24,7 +24,7 @@ from toolchain.train.finetune import data_input
 # that distributions are neither flat nor one token alone.
 DECODER_SIZES = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
                  "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32,
-                 "max_position_embeddings": 256, "initializer_range": 0.06,
+                 "max_position_embeddings": 1024, "initializer_range": 0.06,
                  "vocab_size": 640}  # fmt: skip
 ENCODER_SIZES = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
                  "num_attention_heads": 8, "initializer_range": 0.06,
@@ -52,12 +52,22 @@ class Place:
         return self.folder / "checkpoint"
 
     @property
+    def is_encoder(self) -> bool:
+        """Whether the family reads whole texts."""
+        return self.row.task is not None
+
+    @property
+    def body(self) -> Path:
+        """An encoder of the family without a head: what becomes GGUF."""
+        return self.checkpoint if self.row.task == "embedding" else self.folder / "body"
+
+    @property
     def text(self) -> Path:
         return self.folder / "text.txt"
 
-    def source(self) -> Artifact:
-        """The checkpoint as every verb takes it in."""
-        return open_checkpoint(self.checkpoint, None)[0]
+    def source(self, folder: Path | None = None) -> Artifact:
+        """The checkpoint (or another one) as every verb takes it in."""
+        return open_checkpoint(folder or self.checkpoint, None)[0]
 
     def stage(self, module: Any, source: Artifact, config: StageConfig) -> Artifact:
         """A stage's result; finished ones are taken as they are."""
@@ -74,16 +84,18 @@ def make(place: Place) -> None:
     """Write checkpoint, student, text and data."""
     build(place, place.checkpoint, seed=0)
     build(place, place.folder / "student", seed=2)
+    if place.body != place.checkpoint:
+        build(place, place.body, seed=0, task="embedding")
     place.text.write_text("\n<|document|>\n".join(_documents()), encoding="utf-8")
     _write_data(place)
 
 
-def build(place: Place, folder: Path, *, seed: int) -> None:
-    """A random checkpoint of the family."""
+def build(place: Place, folder: Path, *, seed: int, task: Any = None) -> None:
+    """A random checkpoint of the family, an encoder for another task where one is named."""
     row = place.row
     if row.task:
         sizes = {} if place.small else ENCODER_SIZES
-        encoder_of(folder, place.family, assets=place.assets, seed=seed, **sizes)
+        encoder_of(folder, place.family, task=task, assets=place.assets, seed=seed, **sizes)
         return
     sizes = {} if place.small else _decoder_sizes(row)
     tiny_decoder(
@@ -106,12 +118,16 @@ def template_of(place: Place) -> str | None:
     if not name:
         return None
     file = place.assets / _TEMPLATES / f"{name}.jinja" if place.assets else None
-    return file.read_text(encoding="utf-8") if file and file.is_file() else CHATML
+    if file is None or not file.is_file():
+        return str(CHATML)
+    text = file.read_text(encoding="utf-8")
+    # Those without an organization's name are laid out for readers; their models' are one line.
+    return text if name[0].isupper() else text.replace("    ", "").replace("\n", "")
 
 
 def _decoder_sizes(row: Family) -> dict[str, Any]:
     """The matrix's sizes; what makes the family's structure stays."""
-    kept = ("num_key_value_heads", "num_hidden_layers", "qk_rope_head_dim")
+    kept = ("num_key_value_heads", "num_hidden_layers", "initializer_range")
     sizes = {k: v for k, v in DECODER_SIZES.items() if not (k in kept and k in row.settings)}
     if row.settings.get("head_dim", 0) is None or row.settings.get("kv_lora_rank"):
         sizes.pop("head_dim")

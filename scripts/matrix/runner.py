@@ -17,9 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from tiny_families import ROPES  # type: ignore[import-not-found]
 
 from common.errors import UserError
 from common.files import read_json, sha256_json, write_json
@@ -30,6 +32,12 @@ LIMIT_SEC = 150.0
 WORKS, LIMITED, REFUSED, FAULT, SKIPPED = "works", "limit", "refused", "fault", "skipped"
 _PRELOADED = ["torch", "transformers", "peft", "llama_cpp", "onnxruntime", "onnx", "matrix.warm"]
 _FIRST_LINE = 400
+# Cells that are refused with the one that they build on.
+NEEDS = {
+    "merge": "finetune",
+    **dict.fromkeys((*cells.GGUF_TYPES, "ollama"), "gguf"),
+    "onnx-int8": "onnx",
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,10 @@ def run_all(
 
 
 def cells_of(place: Place) -> Mapping[str, cells.Cell]:
-    """The cells of this kind of model."""
+    """The cells of this kind of model; of one more rope scaling the exports."""
+    if place.row.rope and place.family in ROPES:
+        names = ("load", "gguf", "onnx")
+        return {name: cells.DECODER_CELLS[name] for name in names}
     return cells.ENCODER_CELLS if place.row.task else cells.DECODER_CELLS
 
 
@@ -100,16 +111,24 @@ def _family(
             yield made
             return
         write_json(_file(place, "made"), {"key": key})
+    found: dict[str, Result] = {}
     for name in cells_of(place):
         if not wanted(name):
             continue
+        before = found.get(NEEDS.get(name, ""))
+        if before is not None and before.verdict in (REFUSED, FAULT):
+            found[name] = replace(before, cell=name, wall_sec=0.0)
+            write_json(_file(place, name), asdict(found[name]))
+            yield found[name]
+            continue
         kept = _kept(place, name, key)
         if kept is not None and kept.verdict not in again:
+            found[name] = kept
             yield kept
             continue
-        result = _run(context, place, name, key)
-        write_json(_file(place, name), asdict(result))
-        yield result
+        found[name] = _run(context, place, name, key)
+        write_json(_file(place, name), asdict(found[name]))
+        yield found[name]
 
 
 def _file(place: Place, name: str) -> Path:

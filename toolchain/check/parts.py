@@ -126,12 +126,14 @@ def _gguf(info: CheckpointInfo) -> list[str]:
     """GGUF needs a decoder and a tokenizer that llama.cpp can follow (that the converter knows the
     architecture is a rule of every checkpoint)."""
     from toolchain.check.pre_tokenizer import tokenizer_limits
+    from toolchain.export.gguf.obstacles import require_computed
     from toolchain.export.gguf.window import lost_window
 
     if is_encoder(info):
         raise UserError(
             f"{info.architecture} is an encoder; GGUF is for decoders here", "it becomes ONNX"
         )
+    require_computed(info.text_config, info.path)
     window = lost_window(info.text_config)
     limits = tokenizer_limits(info)
     if window is None:

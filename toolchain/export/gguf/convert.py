@@ -27,6 +27,7 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.config_facts import text_config
 from toolchain.checkpoint.weights import find_weights
 from toolchain.export.gguf import converter_errors
+from toolchain.export.gguf.obstacles import named_for_tokens, require_computed
 from toolchain.export.gguf.tokenizer_map import pre_tokenizer_name, scores_from_merges
 from toolchain.export.gguf.window import lost_window
 from toolchain.layer_widths import layer_widths
@@ -70,6 +71,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     Raises `UserError` for an architecture or tokenizer that llama.cpp does not know, for too little
     disk and for whatever else the converter refuses, with its own last words.
     """
+    own = text_config(read_json(source.path / "config.json"))
+    require_computed(own, source.path)
     elements = sum(tensor.elements for tensor in find_weights(source.path).tensors)
     kind = chosen_intermediate(config.intermediate, elements)
     expected_bytes = elements * (4 if kind == "f32" else 2)
@@ -77,7 +80,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     target = out_dir / f"model-{kind.upper()}.gguf"
     request, complaint = _driver_request(source.path)
     arguments = [str(source.path), "--outtype", kind, "--outfile", str(target)]
-    arguments += ["--model-name", config.model_name]
+    arguments += ["--model-name", named_for_tokens(config.model_name, own, source.path)]
     outcome = _run_converter(arguments, request, target, expected_bytes)
     if outcome.code != 0 or not target.is_file():
         raise converter_errors.explain(source.path, outcome.code, outcome.log, complaint)

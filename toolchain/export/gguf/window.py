@@ -1,6 +1,6 @@
 """Sliding windows that llama.cpp does not compute, and how long a text may then be.
 
-llama.cpp has windows for some architectures (Gemma, Phi-3 and others). Mistral and Qwen2 become
+llama.cpp has windows for some architectures (Gemma and others). Mistral, Qwen2 and Phi-3 become
 architectures of it that attend to everything: as long as a text fits into the window that is the
 same, beyond it another model. So the file says that its context is as long as the window.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Model types whose GGUF form attends to everything.
-_WITHOUT_WINDOW = frozenset({"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
+_WITHOUT_WINDOW = frozenset({"llama", "mistral", "mixtral", "phi3", "qwen2", "qwen2_moe", "qwen3",
                              "qwen3_moe", "starcoder2"})  # fmt: skip
 
 
