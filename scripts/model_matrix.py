@@ -25,11 +25,16 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from matrix.place import Place  # noqa: E402
-from matrix.runner import run_all  # noqa: E402
+from matrix.record import data, write  # noqa: E402
+from matrix.runner import FAULT, run_all  # noqa: E402
+from matrix.templates import measure  # noqa: E402
 from matrix.versions import versions  # noqa: E402
 from tiny_families import MATRIX  # type: ignore[import-not-found]  # noqa: E402
 
 WORK = ROOT / "build" / "matrix"
+DATA = ROOT / "toolchain" / "check" / "families.json"
+PAGE = ROOT / "docs" / "models.md"
+TEMPLATES = "chat_templates"
 ASSETS = ROOT.parent / "shared" / "assets"
 
 
@@ -41,22 +46,27 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the trials")
     parser.add_argument("--assets", type=Path, default=ASSETS, help="real tokenizers and templates")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time (default: 2)")
+    parser.add_argument("--data", type=Path, default=DATA, help="the data file that check reads")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page (default: docs/)")
     parser.add_argument("--small", action="store_true", help="the sizes of the tests")
     args = parser.parse_args()
     assets = args.assets if args.assets.is_dir() else None
     work = args.work.absolute()
     places = [Place(family, work / family, assets, args.small) for family in args.family or MATRIX]
-    start = time.perf_counter()
+    start, used = time.perf_counter(), versions()
     results = run_all(
         places,
         lambda name: not args.cell or name in args.cell,
-        versions(),
+        used,
         workers=args.workers,
         again=frozenset(args.again),
         say=lambda line: print(line, flush=True),
     )
+    if not (args.family or args.cell):
+        templates = measure(assets / TEMPLATES) if assets else {}
+        write(data(places, results, used, templates), args.data, args.page)
     print(f"{len(results)} cells in {(time.perf_counter() - start) / 60:.1f} minutes")
-    return 0
+    return 0 if all(result.verdict != FAULT for result in results) else 1
 
 
 if __name__ == "__main__":

@@ -145,13 +145,43 @@ ROPES: dict[str, Family] = {
     "phi3-longrope": Family("Phi-3, rope scaling longrope", "Phi3", {"head_dim": None}, "phi3",
                             rope="longrope", template="phi-3"),
 }  # fmt: skip
+# One Llama each, for its tokenizer.
+TOKENIZERS: dict[str, Family] = {
+    f"tokenizer-{kind}": Family(title, "Llama", {}, kind)
+    for kind, title in {
+        "gpt2": "byte-level BPE, GPT-2's expression (real)",
+        "llama-7m": "byte-level BPE, unknown to the converter (real)",
+        "qwen": "byte-level BPE, Qwen2's expression, NFC",
+        "llama3": "byte-level BPE, Llama 3's expression, whole words first, BOS",
+        "cl100k": "byte-level BPE, Llama 3's expression, merges alone",
+        "starcoder": "byte-level BPE, single digits",
+        "deepseek3": "byte-level BPE, DeepSeek 3's expressions",
+        "falcon": "byte-level BPE, Falcon's expressions",
+        "sp-bpe": "SentencePiece BPE, byte fallback, with tokenizer.model (real)",
+        "sp-bpe-json": "SentencePiece BPE, tokenizer.json alone: scores made of the merges",
+        "gemma": "SentencePiece BPE, no space in front, added turns",
+        "phi3": "SentencePiece BPE, tokenizer.json alone, added turns that strip",
+        "phi3-vision": "SentencePiece BPE, added tokens of which some strip (real)",
+        "sp-unigram": "SentencePiece Unigram, byte fallback, with tokenizer.model",
+        "sp-unigram-json": "SentencePiece Unigram, tokenizer.json alone",
+    }.items()
+}
 _MORE: dict[str, Family] = {
     "llama": Family("Llama with biases", "Llama", {"attention_bias": True, "mlp_bias": True}),
     "llama-tied": Family("Llama, tied", "Llama", {"tie_word_embeddings": True}),
+    "phi": Family("Phi", "Phi", {"head_dim": None}),
+    "olmo": Family("OLMo", "Olmo", {"head_dim": None}),
+    "starcoder2": Family("StarCoder2", "Starcoder2", {"head_dim": None}),
     "gemma": Family("Gemma", "Gemma", {"num_key_value_heads": 1, "num_attention_heads": 4}),
 }  # fmt: skip
-MATRIX = (*DECODER_FAMILIES, *ENCODER_FAMILIES, *ROPES)
-FAMILIES: dict[str, Family] = {**DECODER_FAMILIES, **ENCODER_FAMILIES, **ROPES, **_MORE}
+MATRIX = (*DECODER_FAMILIES, *ENCODER_FAMILIES, *ROPES, *TOKENIZERS)
+FAMILIES: dict[str, Family] = {
+    **DECODER_FAMILIES,
+    **ENCODER_FAMILIES,
+    **ROPES,
+    **TOKENIZERS,
+    **_MORE,
+}
 # Those that pruning's tests cut, all with one kind of tokenizer.
 DECODERS = ("llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3",
             "granite", "smollm3")  # fmt: skip

@@ -31,6 +31,8 @@ REAL = {
     "gpt2": "tokenizers/gpt2",
     "wordpiece": "tokenizers/bert-uncased",
     "sp-bpe": "models/stories260K-hf",
+    "llama-7m": "models/llama-7M",
+    "phi3-vision": "tokenizers/phi3",
 }
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
           "vocab.txt")  # fmt: skip
@@ -363,6 +365,8 @@ _WRITERS: dict[str, Callable[[Path, int], Ids]] = {
     "sp-bpe": _of_pieces("bpe", keep_model=True),
     "sp-bpe-json": _of_pieces("bpe", keep_model=False),
     "phi3": _phi3,
+    "phi3-vision": _phi3,
+    "llama-7m": lambda folder, vocab: _byte_level(folder, "gpt2", _BYTE_LEVEL["gpt2"], vocab),
     "sp-unigram": _of_pieces("unigram", keep_model=True),
     "sp-unigram-json": _of_pieces("unigram", keep_model=False),
     "gemma": _gemma,

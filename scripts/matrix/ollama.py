@@ -36,8 +36,13 @@ def answer_equal(gguf: Path, folder: Path) -> dict[str, Any]:
             client.create("matrix", modelfile)
             options = {"temperature": 0, "num_predict": _TOKENS, "repeat_penalty": 1.0}
             said = client.generate("matrix", _PROMPT, raw=True, options=options)["response"]
-        if said != expected:
+        # Ollama leaves bytes out that are no UTF-8; random weights write many.
+        if _whole(said) != _whole(expected):
             raise UserError(
                 f"Ollama {version_of(program)} answers {said[:40]!r}, llama.cpp {expected[:40]!r}"
             )
     return {"versions": [version_of(program) for program in found]}
+
+
+def _whole(text: str) -> str:
+    return text.replace("\ufffd", "")

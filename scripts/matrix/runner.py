@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tiny_families import ROPES  # type: ignore[import-not-found]
+from tiny_families import ROPES, TOKENIZERS  # type: ignore[import-not-found]
 
 from common.errors import UserError
 from common.files import read_json, sha256_json, write_json
@@ -89,7 +89,10 @@ def run_all(
 
 
 def cells_of(place: Place) -> Mapping[str, cells.Cell]:
-    """The cells of this kind of model; of one more rope scaling the exports."""
+    """The cells of this kind of model; of one more rope scaling the exports, of a tokenizer its
+    file."""
+    if place.family in TOKENIZERS:
+        return {name: cells.DECODER_CELLS[name] for name in ("load", "gguf")}
     if place.row.rope and place.family in ROPES:
         names = ("load", "gguf", "onnx")
         return {name: cells.DECODER_CELLS[name] for name in names}

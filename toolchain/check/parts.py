@@ -44,7 +44,7 @@ def require_parts(info: CheckpointInfo, recipe: Recipe, backend: str) -> None:
     wanted = set(_of_this_model(recipe, backend))
     for part, stages in _STAGES.items():
         if stages & wanted:
-            PARTS[part](info)
+            _ask(part, info)
 
 
 def _of_this_model(recipe: Recipe, backend: str) -> list[str]:
@@ -57,10 +57,28 @@ def _of_this_model(recipe: Recipe, backend: str) -> list[str]:
 
 def _asked(part: str, info: CheckpointInfo) -> Finding:
     try:
-        limits = PARTS[part](info)
+        limits = _ask(part, info)
     except UserError as error:
         return Finding(part, "refused", (error.problem, *error.details), error.mend)
     return Finding(part, "limit" if limits else "works", tuple(limits))
+
+
+def asked_alone(part: str, info: CheckpointInfo) -> list[str]:
+    """The part's own answer, without what was measured of the family."""
+    return PARTS[part](info)
+
+
+def _ask(part: str, info: CheckpointInfo) -> list[str]:
+    from toolchain.check.measured import require_measured
+
+    return [*PARTS[part](info), *require_measured(part, info)]
+
+
+def _measured(info: CheckpointInfo) -> list[str]:
+    """What the matrix of families has of the model's kind."""
+    from toolchain.check.measured import overview
+
+    return overview(info)
 
 
 def _tokenizer(info: CheckpointInfo) -> list[str]:
@@ -123,16 +141,15 @@ def _sparsify(info: CheckpointInfo) -> list[str]:
 
 
 def _gguf(info: CheckpointInfo) -> list[str]:
-    """GGUF needs a decoder and a tokenizer that llama.cpp can follow (that the converter knows the
-    architecture is a rule of every checkpoint)."""
+    """GGUF needs a decoder or an embedding model, and a tokenizer that llama.cpp can follow (that
+    the converter knows the architecture is a rule of every checkpoint)."""
     from toolchain.check.pre_tokenizer import tokenizer_limits
+    from toolchain.export.gguf.encoder import embedder_limits
     from toolchain.export.gguf.obstacles import require_computed
     from toolchain.export.gguf.window import lost_window
 
     if is_encoder(info):
-        raise UserError(
-            f"{info.architecture} is an encoder; GGUF is for decoders here", "it becomes ONNX"
-        )
+        return embedder_limits(info)
     require_computed(info.text_config, info.path)
     window = lost_window(info.text_config)
     limits = tokenizer_limits(info)
@@ -185,6 +202,7 @@ PARTS: dict[str, Callable[[CheckpointInfo], list[str]]] = {
     "gguf": _gguf,
     "onnx": _onnx,
     "ollama": _ollama,
+    "measured": _measured,
 }
 # What a recipe's stages and the backend `gguf` need that the plan and the first stage of a build do
 # not ask themselves. (What is exported to ONNX may be another kind of model after a training.)

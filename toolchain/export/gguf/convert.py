@@ -26,6 +26,7 @@ from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.config_facts import text_config
 from toolchain.checkpoint.weights import find_weights
+from toolchain.encoder_kinds.pooling import text_limit
 from toolchain.export.gguf import converter_errors
 from toolchain.export.gguf.obstacles import named_for_tokens, require_computed
 from toolchain.export.gguf.tokenizer_map import pre_tokenizer_name, scores_from_merges
@@ -112,7 +113,8 @@ def _driver_request(checkpoint: Path) -> tuple[dict[str, Any], UserError | None]
         "as_llama": _becomes_llama(config),
         "layer_widths": layer_widths(config),
         "head_dim": config.get("head_dim"),
-        "context_tokens": lost_window(text_config(config)),
+        # An embedding model may read less of a text than it has positions.
+        "context_tokens": lost_window(text_config(config)) or text_limit(checkpoint),
     }
     try:
         request["pre"] = pre_tokenizer_name(checkpoint)

@@ -17,12 +17,14 @@ from common.files import read_json
 _SCALED_BY_WIDTH = {"gemma2": 46, "gemma3_text": 62}
 _WIDTHS = {"gpt2": ("n_embd", "n_inner"), "falcon": ("hidden_size", "ffn_hidden_size")}
 _OWN_RULE = frozenset({"</s>", "<unk>", "<s>", "<|endoftext|>"})
+_WITH_UNIGRAM = frozenset({"t5", "mt5", "umt5", "xlm-roberta", "nomic_bert", "new"})
 _NAMES = ("phi-3", "phi3")
 
 
 def require_computed(config: Mapping[str, Any], folder: Path) -> None:
     """Raise `UserError` where the GGUF file would not be the checkpoint's model."""
-    for problem in (*_of_config(config), *_of_tokens(config, folder)):
+    found = (*_of_config(config), *_of_tokens(config, folder), *_of_unigram(config, folder))
+    for problem in found:
         raise UserError(problem, "export ONNX, which computes it as transformers does")
 
 
@@ -67,6 +69,16 @@ def _of_tokens(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
         yield (
             f"the tokenizer strips the white space behind {some} but not behind {other}, and "
             "llama.cpp has one rule for all"
+        )
+
+
+def _of_unigram(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    path = folder / "tokenizer.json"
+    model = read_json(path).get("model") or {} if path.is_file() else {}
+    if model.get("type") == "Unigram" and config.get("model_type") not in _WITH_UNIGRAM:
+        yield (
+            "the tokenizer is SentencePiece Unigram, and llama.cpp cuts text that way for T5 and "
+            "XLM-R alone: the tokens would be others"
         )
 
 
