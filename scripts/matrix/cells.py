@@ -101,22 +101,24 @@ def distill(place: Place) -> Outcome:
 
 
 def prune(place: Place, axis: str) -> Outcome:
-    """A quarter of one axis, of groups a half."""
+    """A quarter of one axis, of groups a half; where heads fill the width, of both."""
     from toolchain.compress.prune import stage
     from toolchain.compress.prune.settings import Prune
 
     source = place.source()
+    axes, ratio = _cut(source.path, axis)
     settings = Prune.model_validate(
-        {"axes": (axis,), "ratio": _share(source.path, axis), "calibration_tokens": 1024,
-         "candidates": 1, "snap": "none"}
+        {"axes": axes, "ratio": ratio, "calibration_tokens": 1024, "candidates": 1,
+         "snap": "none"}
     )  # fmt: skip
     config = stage.Config(text=place.text_input(), settings=settings)
     made = place.stage(stage, source, config)
-    return Outcome({"removed": round(float(made.measurements["ratio"]), 3)})
+    limits = (f"{' and '.join(axes)} are cut together",) if len(axes) > 1 else ()
+    return Outcome({"removed": round(float(made.measurements["ratio"]), 3)}, limits)
 
 
-def _share(checkpoint: Path, axis: str) -> float:
-    """Which share of the parameters goes with a quarter of the axis (of groups a half)."""
+def _cut(checkpoint: Path, axis: str) -> tuple[tuple[str, ...], float]:
+    """The axes, and the share of the parameters that goes with so much of them."""
     from toolchain.checkpoint.inspect import inspect
     from toolchain.compress.prune.layout import find_layout
     from toolchain.compress.prune.shape import parameter_counter, read_shape, with_sizes
@@ -124,11 +126,15 @@ def _share(checkpoint: Path, axis: str) -> float:
     info = inspect(checkpoint)
     layout = find_layout(info)
     shape, count = read_shape(info, layout), parameter_counter(info, layout)
-    unit = shape.groups * shape.heads_per_group if axis == "hidden" else 1
-    parts = (1, 2) if axis == "groups" else (3, 4)
-    size = getattr(shape, axis) * parts[0] // parts[1]
-    smaller = with_sizes(shape, **{axis: max(1, size - size % unit)})
-    return round(1 - count(smaller) / count(shape), 4)
+    kept = {"groups": 0.5}.get(axis, 0.75)
+    axes: tuple[str, ...] = (axis,)
+    sizes = {axis: max(1, int(getattr(shape, axis) * kept))}
+    if layout.heads_fill_hidden and axis in ("groups", "hidden") and axis in layout.axes:
+        axes = tuple(name for name in ("groups", "hidden") if name in layout.axes)
+        sizes = {name: int(getattr(shape, name) * kept) for name in ("groups", "hidden")}
+    elif axis == "hidden":
+        sizes[axis] -= sizes[axis] % (shape.groups * shape.heads_per_group)
+    return axes, round(1 - count(with_sizes(shape, **sizes)) / count(shape), 4)
 
 
 def prune_vocab(place: Place) -> Outcome:

@@ -80,7 +80,7 @@ def test_an_encoder(tmp_path: Path) -> None:
 
 
 def _crash(_place: Place) -> cells.Outcome:
-    os.kill(os.getpid(), signal.SIGSEGV)
+    os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
     return cells.Outcome()
 
@@ -107,7 +107,7 @@ def test_every_end_of_a_cell_is_a_verdict(
 ) -> None:
     """In forks of this process: what is set here holds there."""
     own = {"load": _crash, "finetune": _refuse, "merge": cells.load, "distill": _wrong,
-           "gguf": _hang, "F16": cells.load, "ollama": _absent}  # fmt: skip
+           "gguf": _hang, "F16": cells.load, "sparsify": _absent}  # fmt: skip
     monkeypatch.setattr(runner, "cells_of", lambda _place: own)
     monkeypatch.setattr(runner, "LIMIT_SEC", 2.0)
     context = multiprocessing.get_context("fork")
@@ -119,14 +119,17 @@ def test_every_end_of_a_cell_is_a_verdict(
 
     monkeypatch.setattr(runner, "make", _small_make)
     found = family()
-    assert found["load"].verdict == "fault" and "signal 11" in found["load"].details[0]
+    assert found["load"].verdict == "fault" and "signal 9" in found["load"].details[0]
     assert found["finetune"].verdict == "refused"
     assert found["finetune"].details == ("not with checkpoint",)
     assert found["merge"].details == found["finetune"].details, "it needs what was refused"
     assert found["distill"].details == ("KeyError: 'rope'",)
     assert found["gguf"].verdict == "fault" and "not done in 2 s" in found["gguf"].details[0]
     assert found["F16"].verdict == "fault"
-    assert (found["ollama"].verdict, found["ollama"].details) == ("skipped", ("no Ollama here",))
+    assert (found["sparsify"].verdict, found["sparsify"].details) == (
+        "skipped",
+        ("no Ollama here",),
+    )
     assert family() == found, "finished cells are kept"
     own["load"] = _refuse
     assert family(frozenset({"fault"}))["load"].verdict == "refused"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from common.errors import UserError
 from toolchain.backend import is_encoder
@@ -108,12 +108,19 @@ def _training(info: CheckpointInfo) -> list[str]:
 def _prune(info: CheckpointInfo) -> list[str]:
     """Pruning needs a layout of the tensors, and the same widths in every layer."""
     from toolchain.compress.prune.layout import find_layout
+    from toolchain.compress.prune.settings import Axis
     from toolchain.compress.prune.shape import places, read_shape
 
     layout = find_layout(info)
     read_shape(info, layout)
     unknown = [name for name, place in places(info, layout).items() if place.axes is None]
-    return [f"tensors that no axis is known of: {_some(unknown)}"] if unknown else []
+    limits = [f"tensors that no axis is known of: {_some(unknown)}"] if unknown else []
+    missing = [axis for axis in get_args(Axis) if axis not in layout.axes]
+    if missing:
+        limits.append(f"not along {' and '.join(missing)}")
+    if layout.heads_fill_hidden and not missing:
+        limits.append("groups and hidden together: heads fill the width")
+    return limits
 
 
 def _prune_vocab(info: CheckpointInfo) -> list[str]:

@@ -18,6 +18,7 @@ from toolchain.train.settings import ALL_LINEAR, Finetune
 
 _LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
+_EXPERT_PARTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 _LINEAR_KINDS = ("Linear", "Linear4bit", "Linear8bitLt", "Conv1D")
 
 
@@ -148,12 +149,15 @@ def _has_packed_experts(network: Any) -> bool:
 
 
 def _linear_layers(network: Any) -> list[str]:
-    """Full names of the linear modules but the head: attention, dense and shared FFNs."""
+    """Full names of the linear modules but the head and FFNs: peft takes the name of an FFN's
+    module for that of the experts' parameter."""
     head = network.get_output_embeddings()
     return [
         name
         for name, part in network.named_modules()
-        if type(part).__name__ in _LINEAR_KINDS and part is not head
+        if type(part).__name__ in _LINEAR_KINDS
+        and part is not head
+        and name.rpartition(".")[2] not in _EXPERT_PARTS
     ]
 
 

@@ -20,6 +20,7 @@ from toolchain.checkpoint.config_facts import (
     whole_number,
 )
 from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.export.gguf.window import lost_window
 
 # GroupQueryAttention's CPU kernel packs heads in units of this many values.
 _HEAD_UNIT = 16
@@ -27,7 +28,13 @@ _HEAD_UNIT = 16
 
 def builder_obstacles(info: CheckpointInfo, *, trust_remote_code: bool = False) -> list[str]:
     """Reasons, in words, why the builder must not be used; empty when none is known."""
-    found = [_unknown_architecture(info), _head_size(info), _taken_for_head(info), _end_token(info)]
+    found = [
+        _unknown_architecture(info),
+        _head_size(info),
+        _taken_for_head(info),
+        _end_token(info),
+        _window(info),
+    ]
     if trust_remote_code and "auto_map" in info.config:
         found.append("it needs the checkpoint's own Python code")
     return [reason for reason in found if reason]
@@ -101,6 +108,12 @@ def _taken_for_head(info: CheckpointInfo) -> str:
     if not wide:
         return ""
     return f"the builder would take {wide[0]} for the output head: both are {info.vocab_size} wide"
+
+
+def _window(info: CheckpointInfo) -> str:
+    """The builder's graph of a Mistral attends to everything."""
+    window = lost_window(info.text_config) if info.model_type == "mistral" else None
+    return f"the builder leaves out its sliding window of {window} tokens" if window else ""
 
 
 def _end_token(info: CheckpointInfo) -> str:
