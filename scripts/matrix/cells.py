@@ -67,9 +67,11 @@ def load(place: Place) -> Outcome:
 
 def finetune(place: Place) -> Outcome:
     """One epoch of LoRA on a few rows."""
-    made = _adapter(place)
-    figures = made.measurements
-    return Outcome({"loss": figures["final_train_loss"], "steps": figures["steps"]})
+    from toolchain.checkpoint.config_facts import expert_limit
+
+    figures = _adapter(place).measurements
+    found = {"loss": figures["final_train_loss"], "steps": figures["steps"]}
+    return Outcome(found, tuple(expert_limit(_config(place))))
 
 
 def merge(place: Place) -> Outcome:
@@ -162,12 +164,14 @@ def gguf(place: Place) -> Outcome:
     token ids and vectors."""
     if place.is_encoder:
         return _encoder_gguf(place)
+    from toolchain.export.gguf.window import window_limit
+
     converted, proof = _proven(place)
     logits = proof.measurements["logits"]
     how = converted.measurements["pretokenizer"]
     tokens = next(g["detail"] for g in proof.measurements["gates"] if g["name"] == "token ids")
     _, *remarks = tokens.split("; ")
-    limits = [remark for remark in remarks if remark]
+    limits = [*window_limit(_config(place)), *(remark for remark in remarks if remark)]
     return Outcome(
         {
             "kld": logits["kld_mean"],
@@ -375,6 +379,13 @@ def _encoder_proven(place: Place) -> tuple[Artifact, Artifact]:
         checkpoint=Input.of_artifact(source), evaluation=place.text_input()
     )
     return converted, place.stage(encoder_parity, converted, proof)
+
+
+def _config(place: Place) -> dict[str, Any]:
+    from common.files import read_json
+
+    found: dict[str, Any] = read_json(place.checkpoint / "config.json")
+    return found
 
 
 def _axis(axis: str) -> Cell:

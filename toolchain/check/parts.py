@@ -94,10 +94,11 @@ def _tokenizer(info: CheckpointInfo) -> list[str]:
 def _training(info: CheckpointInfo) -> list[str]:
     """Training needs transformers' own code for the architecture."""
     from toolchain.checkpoint.architectures import native_model_types
+    from toolchain.checkpoint.config_facts import expert_limit
 
     own = str(info.config.get("model_type"))
     if own in native_model_types():
-        return []
+        return expert_limit(info.text_config)
     if "auto_map" in info.config:
         return ["only with --trust-remote-code: transformers has no code of its own for it"]
     raise UserError(
@@ -153,17 +154,12 @@ def _gguf(info: CheckpointInfo) -> list[str]:
     from toolchain.check.pre_tokenizer import tokenizer_limits
     from toolchain.export.gguf.encoder import embedder_limits
     from toolchain.export.gguf.obstacles import require_computed
-    from toolchain.export.gguf.window import lost_window
+    from toolchain.export.gguf.window import window_limit
 
     if is_encoder(info):
         return embedder_limits(info)
     require_computed(info.text_config, info.path)
-    window = lost_window(info.text_config)
-    limits = tokenizer_limits(info)
-    if window is None:
-        return limits
-    said = f"texts up to {window} tokens: llama.cpp does not compute the sliding window beyond that"
-    return [said, *limits]
+    return [*window_limit(info.text_config), *tokenizer_limits(info)]
 
 
 def _onnx(info: CheckpointInfo) -> list[str]:

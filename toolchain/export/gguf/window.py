@@ -28,6 +28,14 @@ def lost_window(config: Mapping[str, Any]) -> int | None:
     return window
 
 
+def window_limit(config: Mapping[str, Any]) -> list[str]:
+    """What a user has to know of it."""
+    window = lost_window(config)
+    if window is None:
+        return []
+    return [f"texts up to {window} tokens: llama.cpp does not compute its sliding window beyond"]
+
+
 def file_context(config: Mapping[str, Any], context_tokens: int | None) -> int | None:
     """The context that the GGUF file says it has."""
     window = lost_window(config)

@@ -46,7 +46,7 @@ from toolchain.export.onnx.obstacles import (
 from toolchain.stage import StageConfig
 
 NAME = "onnx-export"
-VERSION = 1
+VERSION = 2
 TOOLS = ("onnx", "onnxruntime-genai", "torch", "transformers")
 FORMAT = "onnx"
 _BUILDER = "onnxruntime_genai.models.builder"
