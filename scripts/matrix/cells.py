@@ -229,13 +229,14 @@ def onnx_int8(place: Place) -> Outcome:
 
 
 def ollama(place: Place) -> Outcome:
-    """Imported, and its greedy answer is llama.cpp's."""
-    from matrix.ollama import answer_equal
+    """Imported, and it answers; greedily as llama.cpp, as far as ties allow."""
+    from matrix.ollama import answers
 
     if place.is_encoder:
         raise UserError("Ollama's own import of encoders is not proven here", "serve ONNX instead")
     _proven(place)
-    return Outcome(answer_equal(_quantized(place, "Q8_0").only(".gguf"), place.folder))
+    found, limits = answers(_quantized(place, "Q8_0").only(".gguf"), place.folder)
+    return Outcome(found, tuple(limits))
 
 
 def encoder_onnx(place: Place) -> Outcome:
