@@ -72,6 +72,7 @@ def _family(place: Place, cells: Mapping[str, Result]) -> dict[str, Any]:
         "title": row.title,
         "structure": row.structure,
         "model_types": [config["model_type"]],
+        "architectures": config.get("architectures", []),
         "rope": row.rope,
         "tied": bool(config.get("tie_word_embeddings", False)),
         "tokenizer": row.tokenizer,
@@ -255,4 +256,4 @@ def write(found: Mapping[str, Any], data_file: Path, page_file: Path) -> None:
     from common.files import write_json, write_text
 
     write_json(data_file, dict(found))
-    write_text(page_file, page(found))
+    write_text(page_file, page(read_json(data_file)))

@@ -35,7 +35,7 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def write(**cells: Any) -> None:
         named = {name.replace("_", " "): value for name, value in cells.items()}
-        row = {"title": "Llama 9", "model_types": ["llama"], "rope": "", "tied": False,
+        row = {"title": "Llama 9", "model_types": ["llama"], "architectures": [], "rope": "", "tied": False,
                "cells": named}  # fmt: skip
         write_json(tmp_path / "families.json", {"families": {"llama9": row}})
         monkeypatch.setattr(measured, "FILE", tmp_path / "families.json")

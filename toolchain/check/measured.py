@@ -40,6 +40,7 @@ class Measured:
     family: str
     title: str
     model_types: tuple[str, ...]
+    architectures: tuple[str, ...]
     rope: str
     tied: bool
     cells: Mapping[str, Mapping[str, Any]]
@@ -55,7 +56,13 @@ def measured_of(info: CheckpointInfo) -> Measured | None:
     """The family that this model is most like; None where none of its kind was measured."""
     own = [row for row in _families() if info.model_type in row.model_types]
     rope, tied = _rope(info), info.tied_embeddings
-    own.sort(key=lambda row: (row.rope != rope, row.tied != tied))
+    own.sort(
+        key=lambda row: (
+            info.architecture not in row.architectures,
+            row.rope != rope,
+            row.tied != tied,
+        )
+    )
     return own[0] if own else None
 
 
@@ -97,6 +104,7 @@ def _families() -> tuple[Measured, ...]:
             family=str(name),
             title=str(row["title"]),
             model_types=tuple(row["model_types"]),
+            architectures=tuple(row["architectures"]),
             rope=str(row["rope"]),
             tied=bool(row["tied"]),
             cells=row["cells"],
