@@ -35,8 +35,8 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def write(**cells: Any) -> None:
         named = {name.replace("_", " "): value for name, value in cells.items()}
-        row = {"title": "Llama 9", "model_types": ["llama"], "architectures": [], "rope": "", "tied": False,
-               "cells": named}  # fmt: skip
+        row = {"title": "Llama 9", "model_types": ["llama"], "architectures": [], "rope": "",
+               "tied": False, "cells": named}  # fmt: skip
         write_json(tmp_path / "families.json", {"families": {"llama9": row}})
         monkeypatch.setattr(measured, "FILE", tmp_path / "families.json")
         measured._families.cache_clear()
