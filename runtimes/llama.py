@@ -43,8 +43,9 @@ class LlamaModel(Closing):
     by `generate_many`. `exact=True` keeps the KV cache in F32 and turns flash attention off: the
     nearest that llama.cpp comes to torch in float32. `threads=None` takes the cores that are idle
     now. `stop_texts` are texts of tokens that end an answer where the file cannot say so. `adapter`
-    is a LoRA adapter (GGUF) on top. Raises `UserError` with llama.cpp's message when a file does
-    not load.
+    is a LoRA adapter (GGUF) on top. `vectors`: it gives `hidden` states in place of logits, as
+    encoders do, whose batch must hold a whole text. Raises `UserError` with llama.cpp's message
+    when a file does not load.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class LlamaModel(Closing):
         flash_attention: bool | None = None,
         stop_texts: Sequence[str] = (),
         adapter: Path | None = None,
+        vectors: bool = False,
     ) -> None:
         import llama_cpp
 
@@ -81,6 +83,7 @@ class LlamaModel(Closing):
                 threads=self.threads,
                 kv_cache_type="f32" if exact else kv_cache_type,
                 flash_attention=not exact if flash_attention is None else flash_attention,
+                vectors=vectors,
             )
             if adapter is not None:
                 apply_adapter(self._context, load_adapter(self._model, adapter))
@@ -127,6 +130,13 @@ class LlamaModel(Closing):
         import llama_cpp
 
         return int(llama_cpp.llama_model_n_ctx_train(self._model))
+
+    @property
+    def width(self) -> int:
+        """Numbers of a hidden state."""
+        import llama_cpp
+
+        return int(llama_cpp.llama_model_n_embd(self._model))
 
     @property
     def vocab_size(self) -> int:
@@ -195,6 +205,20 @@ class LlamaModel(Closing):
             shape = len(part), result.shape[1]
             result[start : start + len(part)] = np.ctypeslib.as_array(rows, shape)
         return result
+
+    def hidden(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Last hidden states of a text, `[tokens, width]`."""
+        import llama_cpp
+        import numpy as np
+
+        require_room(self, len(token_ids))
+        batch = self._emptied()
+        batch.clear()
+        for i, token in enumerate(token_ids):
+            batch.add(token, i, 0, wants_logits=True)
+        batch.decode(self._context)
+        rows = llama_cpp.llama_get_embeddings(self._context)
+        return np.ctypeslib.as_array(rows, (len(token_ids), self.width)).copy()
 
     def generate(
         self,

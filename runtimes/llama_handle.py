@@ -116,8 +116,10 @@ def open_context(
     threads: int,
     kv_cache_type: str,
     flash_attention: bool,
+    vectors: bool = False,
 ) -> Any:
-    """A `llama_context *` with `context_tokens` for each of `parallel` sequences."""
+    """A `llama_context *` with `context_tokens` for each of `parallel` sequences; with `vectors` it
+    gives each token's last hidden state in place of logits."""
     import llama_cpp
 
     if kv_cache_type not in KV_CACHE_TYPES:
@@ -132,6 +134,8 @@ def open_context(
     params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = KV_CACHE_TYPES[kv_cache_type]
     params.flash_attn_type = _FLASH_ATTENTION_AUTO if flash_attention else _FLASH_ATTENTION_OFF
+    if vectors:
+        params.embeddings, params.pooling_type = True, llama_cpp.LLAMA_POOLING_TYPE_NONE
     context = llama_cpp.llama_init_from_model(model, params)
     if not context:
         raise UserError(

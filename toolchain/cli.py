@@ -41,6 +41,7 @@ VERBS = {
     "distill": "toolchain.commands.distill",
     "teacher-cache": "toolchain.commands.teacher_cache",
     "merge": "toolchain.commands.merge",
+    "embed-gguf": "toolchain.commands.embed_gguf",
     "targets": "toolchain.commands.targets",
     "doctor": "toolchain.commands.doctor",
 }

@@ -29,6 +29,7 @@ KINDS = {
     "bundle": "toolchain.encoder_kinds.bundle",
     "onnx": "toolchain.encoder_kinds.onnx",
     "adapter": "toolchain.encoder_kinds.adapter",
+    "gguf": "toolchain.encoder_kinds.gguf",
     "checkpoint": "toolchain.encoder_kinds.checkpoint",
 }
 CLASSIFICATION = "sequence-classification"

@@ -121,7 +121,7 @@ def plan_onnx(
     from targets.planner import plan
     from toolchain.plan_onnx import onnx_sizes
 
-    shape = model_shape(info)
+    shape = model_shape(info, gguf=False)
     if encoder:
         shape = dataclasses.replace(shape, kv_heads=0)
     planned = plan(shape, target, onnx_sizes(info, variants), "f32")
@@ -145,7 +145,7 @@ def plan_stored(info: CheckpointInfo, target: Target, backend: str = "gguf") -> 
         bits_per_weight=8 * info.weight_bytes / info.parameters,
         tensors=len(info.tensors),
     )
-    shape = model_shape(info)
+    shape = model_shape(info, gguf=backend == "gguf")
     if backend == "onnx-encoder":
         shape = dataclasses.replace(shape, kv_heads=0)
     return plan(shape, target, [size], None if backend == "gguf" else "f32")
@@ -221,9 +221,11 @@ def read_bits(info: CheckpointInfo, quantization: str) -> dict[str, float]:
     }
 
 
-def model_shape(info: CheckpointInfo) -> ModelShape:
-    """What of the checkpoint decides memory and speed on a target."""
+def model_shape(info: CheckpointInfo, *, gguf: bool = True) -> ModelShape:
+    """What of the checkpoint decides memory and speed on a target; as `gguf` its context is as long
+    as llama.cpp computes it."""
     from targets.planner import ModelShape
+    from toolchain.export.gguf.window import file_context
 
     config = info.text_config
     kv_heads, key_dim, value_dim = _kv_cache_dims(config)
@@ -240,7 +242,7 @@ def model_shape(info: CheckpointInfo) -> ModelShape:
         hidden=hidden,
         ffn=_ffn_width(config),
         vocab=info.vocab_size or 0,
-        context_tokens=info.context_tokens,
+        context_tokens=file_context(config, info.context_tokens) if gguf else info.context_tokens,
     )
 
 

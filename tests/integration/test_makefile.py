@@ -133,7 +133,7 @@ def test_verbs_and_variables_are_those_of_the_command_line() -> None:
     # Verbs with words of their own (a model, files, sub-verbs) are for the command alone.
     own = {"targets", "evaluate", "chat", "generate", "classify", "data", "finetune", "merge"}
     own |= {"verify", "sign", "bundle", "serve", "prune", "prune-vocab", "sparsify", "report"}
-    own |= {"advise", "check", "distill", "teacher-cache"}
+    own |= {"advise", "check", "distill", "teacher-cache", "embed-gguf"}
     assert called == set(VERBS) - own
     declared = re.search(r"^VARIABLES := (.*)$", MAKEFILE, re.MULTILINE)
     assert declared and declared[1].split() == VARIABLES

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from common.errors import UserError
 from toolchain.backend import is_encoder
@@ -44,7 +44,7 @@ def require_parts(info: CheckpointInfo, recipe: Recipe, backend: str) -> None:
     wanted = set(_of_this_model(recipe, backend))
     for part, stages in _STAGES.items():
         if stages & wanted:
-            PARTS[part](info)
+            _ask(part, info)
 
 
 def _of_this_model(recipe: Recipe, backend: str) -> list[str]:
@@ -57,10 +57,28 @@ def _of_this_model(recipe: Recipe, backend: str) -> list[str]:
 
 def _asked(part: str, info: CheckpointInfo) -> Finding:
     try:
-        limits = PARTS[part](info)
+        limits = _ask(part, info)
     except UserError as error:
         return Finding(part, "refused", (error.problem, *error.details), error.mend)
     return Finding(part, "limit" if limits else "works", tuple(limits))
+
+
+def asked_alone(part: str, info: CheckpointInfo) -> list[str]:
+    """The part's own answer, without what was measured of the family."""
+    return PARTS[part](info)
+
+
+def _ask(part: str, info: CheckpointInfo) -> list[str]:
+    from toolchain.check.measured import require_measured
+
+    return [*PARTS[part](info), *require_measured(part, info)]
+
+
+def _measured(info: CheckpointInfo) -> list[str]:
+    """What the matrix of families has of the model's kind."""
+    from toolchain.check.measured import overview
+
+    return overview(info)
 
 
 def _tokenizer(info: CheckpointInfo) -> list[str]:
@@ -76,10 +94,11 @@ def _tokenizer(info: CheckpointInfo) -> list[str]:
 def _training(info: CheckpointInfo) -> list[str]:
     """Training needs transformers' own code for the architecture."""
     from toolchain.checkpoint.architectures import native_model_types
+    from toolchain.checkpoint.config_facts import expert_limit
 
     own = str(info.config.get("model_type"))
     if own in native_model_types():
-        return []
+        return expert_limit(info.text_config)
     if "auto_map" in info.config:
         return ["only with --trust-remote-code: transformers has no code of its own for it"]
     raise UserError(
@@ -90,12 +109,19 @@ def _training(info: CheckpointInfo) -> list[str]:
 def _prune(info: CheckpointInfo) -> list[str]:
     """Pruning needs a layout of the tensors, and the same widths in every layer."""
     from toolchain.compress.prune.layout import find_layout
+    from toolchain.compress.prune.settings import Axis
     from toolchain.compress.prune.shape import places, read_shape
 
     layout = find_layout(info)
     read_shape(info, layout)
     unknown = [name for name, place in places(info, layout).items() if place.axes is None]
-    return [f"tensors that no axis is known of: {_some(unknown)}"] if unknown else []
+    limits = [f"tensors that no axis is known of: {_some(unknown)}"] if unknown else []
+    missing = [axis for axis in get_args(Axis) if axis not in layout.axes]
+    if missing:
+        limits.append(f"not along {' and '.join(missing)}")
+    if layout.heads_fill_hidden and not missing:
+        limits.append("groups and hidden together: heads fill the width")
+    return limits
 
 
 def _prune_vocab(info: CheckpointInfo) -> list[str]:
@@ -123,25 +149,28 @@ def _sparsify(info: CheckpointInfo) -> list[str]:
 
 
 def _gguf(info: CheckpointInfo) -> list[str]:
-    """GGUF needs a decoder and a tokenizer that llama.cpp can follow (that the converter knows the
-    architecture is a rule of every checkpoint)."""
+    """GGUF needs a decoder or an embedding model, and a tokenizer that llama.cpp can follow (that
+    the converter knows the architecture is a rule of every checkpoint)."""
     from toolchain.check.pre_tokenizer import tokenizer_limits
+    from toolchain.export.gguf.encoder import embedder_limits
+    from toolchain.export.gguf.obstacles import require_computed
+    from toolchain.export.gguf.window import window_limit
 
     if is_encoder(info):
-        raise UserError(
-            f"{info.architecture} is an encoder; GGUF is for decoders here", "it becomes ONNX"
-        )
-    return tokenizer_limits(info)
+        return embedder_limits(info)
+    require_computed(info.text_config, info.path)
+    return [*window_limit(info.text_config), *tokenizer_limits(info)]
 
 
 def _onnx(info: CheckpointInfo) -> list[str]:
     """Decoders take the builder, or torch's exporter; encoders torch's."""
     from toolchain.export.onnx.encoder_facts import AUTO, task_of
-    from toolchain.export.onnx.obstacles import builder_obstacles
+    from toolchain.export.onnx.obstacles import builder_obstacles, require_exportable
 
     if is_encoder(info):
         task_of(info.path, info.config, AUTO)
         return []
+    require_exportable(info)
     reasons = builder_obstacles(info)
     if not reasons:
         return []
@@ -176,6 +205,7 @@ PARTS: dict[str, Callable[[CheckpointInfo], list[str]]] = {
     "gguf": _gguf,
     "onnx": _onnx,
     "ollama": _ollama,
+    "measured": _measured,
 }
 # What a recipe's stages and the backend `gguf` need that the plan and the first stage of a build do
 # not ask themselves. (What is exported to ONNX may be another kind of model after a training.)

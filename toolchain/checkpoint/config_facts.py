@@ -73,6 +73,13 @@ def context_tokens(config: Mapping[str, Any]) -> int | None:
     return whole_number(config, _CONTEXT)
 
 
+def expert_limit(config: Mapping[str, Any]) -> list[str]:
+    """What training a mixture of experts with LoRA leaves out."""
+    if (whole_number(config, EXPERTS) or 0) < 2:
+        return []
+    return ["LoRA trains attention; FFNs and experts stay as they are"]
+
+
 def layer_count(config: Mapping[str, Any]) -> int | None:
     """How many layers the config promises."""
     return whole_number(config, _LAYERS)

@@ -14,23 +14,32 @@ from toolchain.hf import token_ids
 _TOKEN_MEND = (
     "convert again from this checkpoint; if it stays, llama.cpp has no equal of this tokenizer"
 )
+# Vowels and final consonants of Hangul, which its syllables are made of.
+_JAMO_INNER = frozenset(map(chr, range(0x1161, 0x1200)))
 _STOP_MEND = "set eos_token_id in generation_config.json to the token that ends an answer"
 
 
 def token_gate(
-    tokenizer: Any, model: LlamaModel, texts: Iterable[str], *, name: str = "token ids"
+    tokenizer: Any,
+    model: LlamaModel,
+    texts: Iterable[str],
+    *,
+    awkward: Iterable[str] = (),
+    name: str = "token ids",
 ) -> Gate:
     """Compare ids with special tokens added (BOS, EOS) and without, text of special tokens parsed.
 
-    The figure counts texts that differ; the detail shows the first difference. Two differences
+    The figure counts texts that differ; the detail shows the first difference. Three differences
     are known and counted apart. SentencePiece puts a space before every text, transformers'
     tokenizers of that kind leave it out where the text begins with one; the file does as
     SentencePiece does. And llama.cpp composes no characters: where the checkpoint's tokenizer
     brings text into Unicode form NFC first (Qwen's does), text that is not in that form differs,
-    and equals once it is.
+    and equals once it is. WordPiece of llama.cpp drops marks that belong to letters (vowels of
+    Hangul, Devanagari, Thai): that is told of `awkward` texts, and a fault in the others.
     """
-    different, spaced, composed, compared, tokens, first = 0, 0, 0, 0, 0, ""
-    for text in texts:
+    different, spaced, composed, unmarked, compared, tokens, first = 0, 0, 0, 0, 0, 0, ""
+    every = [(text, False) for text in texts] + [(text, True) for text in awkward]
+    for text, tried in every:
         compared += 1
         for add_special in (True, False):
             expected = token_ids(tokenizer, text, add_special=add_special)
@@ -42,11 +51,16 @@ def token_gate(
                 spaced += 1
             elif _is_uncomposed(model, text, expected, add_special):
                 composed += 1
+            elif tried and _is_unmarked(tokenizer, model, text, actual, add_special):
+                unmarked += 1
             else:
                 different += 1
                 first = first or _difference(tokenizer, text, expected, actual, add_special)
             break
-    detail = first or f"{compared - spaced - composed} texts, {tokens} tokens equal"
+    equal = compared - spaced - composed - unmarked
+    detail = first or f"{equal} texts, {tokens} tokens equal"
+    if unmarked and not first:
+        detail += f"; {unmarked} texts without the marks of their letters (Hangul, Indic, Thai)"
     if spaced and not first:
         detail += f"; {spaced} texts with a leading space as SentencePiece has them"
     if composed and not first:
@@ -62,6 +76,19 @@ def _is_leading_space(
     if not text.startswith(" ") or model.metadata.get("tokenizer.ggml.model") != "llama":
         return False
     return token_ids(tokenizer, f" {text}", add_special=add_special) == actual
+
+
+def _is_unmarked(
+    tokenizer: Any, model: LlamaModel, text: str, actual: list[int], add_special: bool
+) -> bool:
+    if model.metadata.get("tokenizer.ggml.model") != "bert":
+        return False
+    bare = "".join(
+        letter
+        for letter in unicodedata.normalize("NFD", text)
+        if not unicodedata.category(letter).startswith("M") and letter not in _JAMO_INNER
+    )
+    return bare != text and token_ids(tokenizer, bare, add_special=add_special) == actual
 
 
 def _is_uncomposed(model: LlamaModel, text: str, expected: list[int], add_special: bool) -> bool:

@@ -18,6 +18,8 @@ from toolchain.train.settings import ALL_LINEAR, Finetune
 
 _LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
+_EXPERT_PARTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+_LINEAR_KINDS = ("Linear", "Linear4bit", "Linear8bitLt", "Conv1D")
 
 
 def quiet_libraries() -> None:
@@ -113,6 +115,8 @@ def adapt(network: Any, kind: Kind, settings: Finetune) -> Any:
     if wanted != ALL_LINEAR:
         wanted = [wanted] if isinstance(wanted, str) else wanted
         _require_modules(network, wanted, "target_modules")
+    elif _has_packed_experts(network):
+        wanted = _linear_layers(network)
     _require_modules(network, settings.modules_to_save, "modules_to_save")
     config = LoraConfig(
         task_type="CAUSAL_LM" if kind == "causal" else "SEQ_CLS",
@@ -138,6 +142,25 @@ def adapt(network: Any, kind: Kind, settings: Finetune) -> Any:
         ) from None
 
 
+def _has_packed_experts(network: Any) -> bool:
+    """Whether experts are parameters of three dimensions, not linear modules: peft's `all-linear`
+    would wrap those, without dropout and under names that no checkpoint has."""
+    return any(parameter.dim() == 3 for parameter in network.parameters())
+
+
+def _linear_layers(network: Any) -> list[str]:
+    """Full names of the linear modules but the head and FFNs: peft takes the name of an FFN's
+    module for that of the experts' parameter."""
+    head = network.get_output_embeddings()
+    return [
+        name
+        for name, part in network.named_modules()
+        if type(part).__name__ in _LINEAR_KINDS
+        and part is not head
+        and name.rpartition(".")[2] not in _EXPERT_PARTS
+    ]
+
+
 def _require_modules(network: Any, names: Sequence[str], key: str) -> None:
     there = [name for name, _ in network.named_modules()]
     for name in names:
@@ -150,8 +173,8 @@ def _require_modules(network: Any, names: Sequence[str], key: str) -> None:
 
 def _linear_names(network: Any) -> list[str]:
     """Last parts of the names of all linear layers, each once."""
-    kinds = ("Linear", "Linear4bit", "Conv1D")
-    names = (name for name, part in network.named_modules() if type(part).__name__ in kinds)
+    parts = network.named_modules()
+    names = (name for name, part in parts if type(part).__name__ in _LINEAR_KINDS)
     return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
 
 

@@ -56,6 +56,15 @@ CASES: dict[str, tuple[list[dict[str, Any]], bool]] = {
     "gpt-4o": ([_split(tokenizer_map.GPT4O), LAST], False),
     "granite-embed-multi-97m": ([_split(tokenizer_map.GPT4O), LAST], True),
     "tekken": ([_split(tokenizer_map.TEKKEN), LAST], True),
+    "falcon": (
+        [
+            {"type": "Punctuation", "behavior": "Contiguous"},
+            _byte_level(use_regex=True),
+            {"type": "Digits", "individual_digits": False},
+            _split("[0-9][0-9][0-9]"),
+        ],
+        False,
+    ),
     "deepseek-v3": (
         [
             _split(r"\p{N}{1,3}"),

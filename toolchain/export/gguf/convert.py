@@ -24,14 +24,18 @@ from common.progress import progress_bar
 from runtimes.vendored import llama_cpp_folder
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
+from toolchain.checkpoint.config_facts import text_config
 from toolchain.checkpoint.weights import find_weights
+from toolchain.encoder_kinds.pooling import text_limit
 from toolchain.export.gguf import converter_errors
+from toolchain.export.gguf.obstacles import named_for_tokens, require_computed
 from toolchain.export.gguf.tokenizer_map import pre_tokenizer_name, scores_from_merges
+from toolchain.export.gguf.window import lost_window
 from toolchain.layer_widths import layer_widths
 from toolchain.stage import StageConfig
 
 NAME = "convert"
-VERSION = 1
+VERSION = 2
 TOOLS = ("llama-cpp-python", "torch", "transformers")
 
 Intermediate = Literal["auto", "f32", "f16", "bf16"]
@@ -68,6 +72,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     Raises `UserError` for an architecture or tokenizer that llama.cpp does not know, for too little
     disk and for whatever else the converter refuses, with its own last words.
     """
+    own = text_config(read_json(source.path / "config.json"))
+    require_computed(own, source.path)
     elements = sum(tensor.elements for tensor in find_weights(source.path).tensors)
     kind = chosen_intermediate(config.intermediate, elements)
     expected_bytes = elements * (4 if kind == "f32" else 2)
@@ -75,7 +81,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     target = out_dir / f"model-{kind.upper()}.gguf"
     request, complaint = _driver_request(source.path)
     arguments = [str(source.path), "--outtype", kind, "--outfile", str(target)]
-    arguments += ["--model-name", config.model_name]
+    arguments += ["--model-name", named_for_tokens(config.model_name, own, source.path)]
     outcome = _run_converter(arguments, request, target, expected_bytes)
     if outcome.code != 0 or not target.is_file():
         raise converter_errors.explain(source.path, outcome.code, outcome.log, complaint)
@@ -107,6 +113,8 @@ def _driver_request(checkpoint: Path) -> tuple[dict[str, Any], UserError | None]
         "as_llama": _becomes_llama(config),
         "layer_widths": layer_widths(config),
         "head_dim": config.get("head_dim"),
+        # An embedding model may read less of a text than it has positions.
+        "context_tokens": lost_window(text_config(config)) or text_limit(checkpoint),
     }
     try:
         request["pre"] = pre_tokenizer_name(checkpoint)

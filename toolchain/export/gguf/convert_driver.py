@@ -5,9 +5,10 @@
 The request file holds `pre` (the pre-tokenizer's name to use when the converter does not know the
 tokenizer, or null) and `merge_scores` (whether to give SentencePiece-type pieces without scores
 those that the order of merges implies), `as_llama` (whether to write it as a Llama, with
-`layer_widths` where its layers differ) and `head_dim` (as the config names it, or null). The driver
-adds what it did: `pre_name`, `pre_how` (`table`: known to the converter by hash; `structure`: the
-requested name), `merge_scores_used`.
+`layer_widths` where its layers differ), `head_dim` (as the config names it, or null) and
+`context_tokens` (how long a text may be where that is less than the config says, or null). The
+driver adds what it did: `pre_name`, `pre_how` (`table`: known to the converter by hash;
+`structure`: the requested name), `merge_scores_used`.
 
 Nothing of this project is imported here: the converter brings its own gguf package, which differs
 from the published one of the same version.
@@ -102,6 +103,130 @@ def patch_dropped_head_size(head_dim: int) -> None:
     base.set_gguf_parameters = set_gguf_parameters
 
 
+def patch_saved_anew() -> None:
+    """What transformers 5 leaves out when it saves a model that was trained: tokenizer.model, the
+    list of added tokens in tokenizer_config.json, older names of settings. All of it stands
+    elsewhere in the checkpoint."""
+    base: Any = importlib.import_module("conversion.base").TextModel
+    pieces_of, by_pieces, by_bytes = (
+        base._create_vocab_sentencepiece,
+        base._set_vocab_sentencepiece,
+        base._set_vocab_gpt2,
+    )
+
+    def create_vocab(self: Any) -> Any:
+        tokens, scores, kinds = pieces_of(self)
+        mark_added(self, tokens, scores, kinds)
+        return tokens, scores, kinds
+
+    def set_by_pieces(self: Any, *more: Any, **settings: Any) -> Any:
+        if not has_pieces_alone(self.dir_model):
+            return by_pieces(self, *more, **settings)
+        return set_alone(self)
+
+    def set_by_bytes(self: Any, *more: Any, **settings: Any) -> Any:
+        if not has_pieces_alone(self.dir_model):
+            return by_bytes(self, *more, **settings)
+        return set_alone(self)
+
+    def set_alone(self: Any) -> None:
+        self._set_vocab_llama_hf()
+        if not begins_with_space(self.dir_model):
+            self.gguf_writer.add_add_space_prefix(False)
+
+    base._create_vocab_sentencepiece = create_vocab
+    base._set_vocab_sentencepiece, base._set_vocab_gpt2 = set_by_pieces, set_by_bytes
+    phi: Any = importlib.import_module("conversion.phi").Phi3MiniModel
+    with_model = phi.set_vocab
+
+    def set_vocab(self: Any) -> None:
+        there = (self.dir_model / "tokenizer.model").is_file()
+        (with_model if there else type(self)._set_vocab_gpt2)(self)
+
+    phi.set_vocab = set_vocab
+    patch_config_names()
+
+
+def patch_config_names() -> None:
+    """Settings under the names that the converter looks for."""
+    models: Any = importlib.import_module("conversion.base").ModelBase
+    load = models.load_hparams
+
+    def load_hparams(*given: Any, **named: Any) -> Any:
+        found = load(*given, **named)
+        for name, value in older_names(found).items():
+            if found.get(name) is None:
+                found[name] = value
+        if found.get("model_type") == "falcon" and one_head_of_keys(found):
+            found["num_kv_heads"] = 1
+        return found
+
+    models.load_hparams = staticmethod(load_hparams)
+
+
+def older_names(config: dict[str, Any]) -> dict[str, Any]:
+    """What transformers 5 no longer writes, of what it does write."""
+    kind = config.get("model_type")
+    if kind == "modernbert" and "norm_eps" in config:
+        return {"layer_norm_eps": config["norm_eps"]}
+    if kind == "gpt2" and "n_positions" in config:
+        return {"n_ctx": config["n_positions"]}
+    if kind == "gpt_neox":
+        rope = config.get("rope_parameters") or {}
+        names = {"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta"}
+        return {old: rope[new] for old, new in names.items() if new in rope}
+    return {}
+
+
+def one_head_of_keys(config: dict[str, Any]) -> bool:
+    """Whether a Falcon of the first kind shares one head of keys, whatever its list of sizes
+    says."""
+    return bool(config.get("multi_query")) and not config.get("new_decoder_architecture")
+
+
+def mark_added(model: Any, tokens: list[bytes], scores: list[float], kinds: list[int]) -> None:
+    """Added tokens as tokenizer.json has them, where pieces alone would be plain text."""
+    path = model.dir_model / "tokenizer.json"
+    added = json.loads(path.read_text("utf-8")).get("added_tokens", []) if path.is_file() else []
+    types = importlib.import_module("conversion.base").SentencePieceTokenTypes
+    for token in added:
+        number, text = int(token["id"]), str(token["content"])
+        if number >= len(tokens) or kinds[number] not in (types.NORMAL, types.UNUSED):
+            continue
+        special = token.get("special") or model.does_token_look_special(text)
+        kinds[number] = types.CONTROL if special else types.USER_DEFINED
+        tokens[number], scores[number] = text.encode("utf-8"), -1000.0
+
+
+def has_pieces_alone(folder: Path) -> bool:
+    """Whether the tokenizer is SentencePiece BPE and only tokenizer.json is left of it."""
+    path = folder / "tokenizer.json"
+    if (folder / "tokenizer.model").is_file() or not path.is_file():
+        return False
+    model = json.loads(path.read_text(encoding="utf-8")).get("model") or {}
+    return bool(model.get("byte_fallback")) and bool(model.get("merges"))
+
+
+def begins_with_space(folder: Path) -> bool:
+    """Whether this tokenizer.json puts a space before every text."""
+    found = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    normalizer, splitter = found.get("normalizer") or {}, found.get("pre_tokenizer") or {}
+    steps = [normalizer, *normalizer.get("normalizers", [])]
+    scheme = splitter.get("prepend_scheme", "never")
+    return scheme != "never" or any(step.get("type") == "Prepend" for step in steps)
+
+
+def cap_context(tokens: int) -> None:
+    """The file's context is at most so long: beyond it llama.cpp would compute another thing."""
+    writer: Any = importlib.import_module("gguf").GGUFWriter
+    original = writer.add_context_length
+
+    def add_context_length(self: Any, length: int) -> None:
+        original(self, min(length, tokens))
+
+    writer.add_context_length = add_context_length
+
+
 def merge_scores(model: dict[str, Any]) -> dict[int, float]:
     """Token id to score, minus the rank of the first merge that makes the token."""
     scores: dict[int, float] = {}
@@ -124,12 +249,15 @@ def main() -> None:
     request = json.loads(request_file.read_text(encoding="utf-8"))
     sys.path[:0] = [str(converter), str(converter / "gguf-py")]
     patch_unknown_tokenizer(request)
+    patch_saved_anew()
     if request.get("merge_scores"):
         patch_missing_scores(request)
     if request.get("as_llama"):
         write_as_llama(request.get("layer_widths") or {})
     if request.get("head_dim"):
         patch_dropped_head_size(request["head_dim"])
+    if request.get("context_tokens"):
+        cap_context(request["context_tokens"])
     script = converter / "convert_hf_to_gguf.py"
     sys.argv = [str(script), *arguments]
     try:

@@ -58,6 +58,7 @@ _NAMES: dict[tuple[tuple[str, ...], bool], str] = {
     ((GPT4O,), True): "granite-embed-multi-97m",
     ((TEKKEN,), True): "tekken",
     ((r"\p{N}{1,3}", _CJK, DEEPSEEK3), False): "deepseek-v3",
+    (("<Punctuation Contiguous>", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"), False): "falcon",
 }
 _HARMLESS_NORMALIZERS = {"NFC"}
 _MEND = (
@@ -110,7 +111,7 @@ def scores_from_merges(folder: Path) -> bool:
 def _splits(pre_tokenizer: Any) -> list[str] | None:
     """The normalised expressions in order; nothing when this is no byte-level tokenizer."""
     steps = _steps(pre_tokenizer)
-    if not steps or steps[-1].get("type") != "ByteLevel":
+    if not any(step.get("type") == "ByteLevel" for step in steps):
         return None
     found = []
     for step in steps:

@@ -38,11 +38,15 @@ from toolchain.export.onnx.graph_file import (
     save_graph,
     write_properties,
 )
-from toolchain.export.onnx.obstacles import builder_architectures, builder_obstacles
+from toolchain.export.onnx.obstacles import (
+    builder_architectures,
+    builder_obstacles,
+    require_exportable,
+)
 from toolchain.stage import StageConfig
 
 NAME = "onnx-export"
-VERSION = 1
+VERSION = 2
 TOOLS = ("onnx", "onnxruntime-genai", "torch", "transformers")
 FORMAT = "onnx"
 _BUILDER = "onnxruntime_genai.models.builder"
@@ -67,6 +71,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Export. Raises `UserError` when no exporter can, with what each of them said."""
     require_checkpoint(source, NAME)
     info = inspect(source.path)
+    require_exportable(info)
     # The torch exporter's own file and ours lie side by side for a moment.
     require_free_bytes(out_dir, 2 * 4 * info.parameters + _HEADER_BYTES, "the ONNX files")
     tried: list[dict[str, str]] = []

@@ -13,8 +13,14 @@ from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
-from toolchain.checkpoint.config_facts import output_head, token_embedding
+from toolchain.checkpoint.config_facts import (
+    EXPERTS,
+    output_head,
+    token_embedding,
+    whole_number,
+)
 from toolchain.checkpoint.info import CheckpointInfo
+from toolchain.export.gguf.window import lost_window
 
 # GroupQueryAttention's CPU kernel packs heads in units of this many values.
 _HEAD_UNIT = 16
@@ -22,10 +28,28 @@ _HEAD_UNIT = 16
 
 def builder_obstacles(info: CheckpointInfo, *, trust_remote_code: bool = False) -> list[str]:
     """Reasons, in words, why the builder must not be used; empty when none is known."""
-    found = [_unknown_architecture(info), _head_size(info), _taken_for_head(info), _end_token(info)]
+    found = [
+        _unknown_architecture(info),
+        _head_size(info),
+        _taken_for_head(info),
+        _end_token(info),
+        _window(info),
+    ]
     if trust_remote_code and "auto_map" in info.config:
         found.append("it needs the checkpoint's own Python code")
     return [reason for reason in found if reason]
+
+
+def require_exportable(info: CheckpointInfo) -> None:
+    """Raise `UserError` for what neither the builder nor torch's exporters can export: found out by
+    trying, and told before that is done."""
+    experts = whole_number(info.text_config, EXPERTS) or 0
+    if experts > 1 and info.architecture not in builder_architectures():
+        raise UserError(
+            f"{info.architecture} chooses among {experts} experts for each token: the builder does "
+            "not know it, and torch's exporters cannot trace that",
+            "export GGUF, which keeps experts as they are",
+        )
 
 
 def head_size(info: CheckpointInfo) -> int | None:
@@ -84,6 +108,12 @@ def _taken_for_head(info: CheckpointInfo) -> str:
     if not wide:
         return ""
     return f"the builder would take {wide[0]} for the output head: both are {info.vocab_size} wide"
+
+
+def _window(info: CheckpointInfo) -> str:
+    """The builder's graph of a Mistral attends to everything."""
+    window = lost_window(info.text_config) if info.model_type == "mistral" else None
+    return f"the builder leaves out its sliding window of {window} tokens" if window else ""
 
 
 def _end_token(info: CheckpointInfo) -> str:

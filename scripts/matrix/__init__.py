@@ -1,0 +1,1 @@
+"""The compatibility matrix: every family of models through every stage and backend."""
