@@ -81,3 +81,13 @@ def test_vocabularies_of_unequal_size_are_refused() -> None:
         figures.compare_positions(
             np.zeros((2, 4), np.float32), np.zeros((2, 5), np.float32), np.zeros(2, np.int32)
         )
+
+
+def test_a_disagreement_that_the_reference_holds_for_a_tie_is_counted_apart() -> None:
+    reference = np.array([[2.0, 2.0005, 0.0], [2.0, 2.5, 0.0], [3.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    other = np.array([[2.1, 2.0, 0.0], [2.6, 2.5, 0.0], [3.0, 1.0, 0.0], [1.0, 1.1, 0.0]])
+    positions = figures.compare_positions(
+        reference.astype(np.float32), other.astype(np.float32), np.zeros(4, np.int32)
+    )
+    summary = figures.summarize([positions])
+    assert (summary.top1_agreement, summary.top1_or_tie) == (0.25, 0.75)

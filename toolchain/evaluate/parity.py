@@ -32,7 +32,7 @@ from toolchain.hf import end_token_ids, load_tokenizer, torch_model
 from toolchain.stage import Input, StageConfig
 
 NAME = "parity"
-VERSION = 1
+VERSION = 2
 TOOLS = ("llama-cpp-python", "torch", "transformers")
 FORMAT = "parity"
 RESULT = "parity.json"
@@ -161,14 +161,17 @@ def _logit_gates(exact: Comparison, config: Config) -> list[Gate]:
         "what is computed); if it stays, llama.cpp computes this architecture in another way"
     )
     over = f"{exact.positions} positions against torch float32"
-    disagree = round((1 - exact.top1_agreement) * exact.positions)
+    disagree, beyond = (
+        round((1 - share) * exact.positions) for share in (exact.top1_agreement, exact.top1_or_tie)
+    )
+    ties = f", {disagree - beyond} of them ties" if disagree > beyond else ""
     return [
         Gate(
             "logits top-1 agreement",
-            exact.top1_agreement,
+            exact.top1_or_tie,
             config.min_top1_agreement,
-            exact.top1_agreement >= config.min_top1_agreement,
-            f"{disagree} of {over} disagree",
+            exact.top1_or_tie >= config.min_top1_agreement,
+            f"{disagree} of {over} disagree{ties}",
             mend,
         ),
         Gate(

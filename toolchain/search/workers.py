@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from toolchain.search.session import SearchRequest, Session
 
 _STUBBORN = 3  # known points in a row before the search looks for new ones itself
-_MOST_LOOKED_AT = 300
+_MOST_LOOKED_AT = 60  # each takes a dry run of the quantizer
 _KEPT = "finished trials are kept: run the same command to go on"
 Say = Callable[[str], None]
 
@@ -51,9 +51,11 @@ def work(session: Session, worker: int, say: Say, stopped: Callable[[], bool]) -
     study.take_sampler(worker, request.trials)
     chance = random.Random(f"{session.settings.seed} {worker} {len(study.finished())}")
     while not stopped() and len(study.finished()) + len(study.running()) < request.trials:
-        if runner.skipped >= _STUBBORN and not _enqueue_new(runner, chance):
-            say("every point of the space was looked at")
-            return
+        if runner.skipped >= _STUBBORN:
+            say("looking for points that nobody measured …")
+            if not _enqueue_new(runner, chance):
+                say("every point of the space was looked at")
+                return
         study.run_one(runner)
 
 
