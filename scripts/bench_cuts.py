@@ -113,16 +113,25 @@ def _rows(
 
 def _figures(model: str, against: str | None, measured: Settings) -> dict[str, Any]:
     """Perplexity, KLD to the original in nats, and the task's scores."""
-    from toolchain.evaluate.compare import evaluate
-    from toolchain.models import OpenOptions
+    from dataclasses import replace
 
-    found = evaluate(model, measured, against=against, options=OpenOptions(context_tokens=2048))
+    from toolchain.data.text import COMPANION_FOLDER
+    from toolchain.evaluate.compare import evaluate
+    from toolchain.models import OpenOptions, model_path
+
+    options = OpenOptions(context_tokens=2048)
+    on_text = replace(measured, with_task=False)
+    found = evaluate(model, on_text, against=against, options=options)
     comparison = found.comparison or {}
+    scores: dict[str, float] = {}
+    if (model_path(model, options) / COMPANION_FOLDER / "task.jsonl").is_file():
+        on_task = replace(measured, with_text=False)
+        scores = dict(evaluate(model, on_task, options=options).result.scores)
     return {
         "kld": comparison.get("kld_mean"),
         "top1_agreement": comparison.get("top1_agreement"),
         "perplexity": found.result.perplexity,
-        "scores": dict(found.result.scores),
+        "scores": scores,
     }
 
 
