@@ -53,13 +53,18 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=8192, help="held-out tokens (default: 8192)")
     parser.add_argument("--examples", type=int, default=500, help="of the task (default: 500)")
     parser.add_argument("--calibration-tokens", type=int, default=16384)
+    parser.add_argument("--snap", type=int, help="widths are multiples of this (default: auto)")
     parser.add_argument("--seed", type=int, default=0, help="which calibration text is taken")
     args = parser.parse_args()
     from common.errors import UserError
     from toolchain.evaluate.compare import Settings
 
     measured = Settings(text=args.held_out, text_tokens=args.tokens, examples=args.examples)
-    own = {"calibration_tokens": args.calibration_tokens, "seed": args.seed}
+    own = {
+        "calibration_tokens": args.calibration_tokens,
+        "seed": args.seed,
+        "snap": args.snap or "auto",
+    }
     try:
         for row in _rows(args.model, args.text, _wanted(args.cuts, own), measured):
             print(json.dumps(row), flush=True)
