@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from targets.quantization import MIXED
 from toolchain.compress.exact.settings import Mix
 from toolchain.job import Job, settle_texts
+from toolchain.ledger.entry import COMPANION_TASK, DATA_TASK
 from toolchain.ledger.keep import Ledger, begun, noted
 from toolchain.pipeline import Workspace, run_stage
 from toolchain.rounds import run_rounds
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 ONNX_INT8 = "int8"
-COMPANION_TASK, DATA_TASK = "checkpoint", "data"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,22 @@ def test_bad_input(model: Path, tmp_path: Path, words: tuple[str, ...], said: st
     done = edgeforge("prune", "--model", model, "--out", tmp_path / "out", *words)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "llama-pruned" / "pruned.yaml").exists()
+
+
+def test_scores_that_overflow_are_one_error(model: Path, tmp_path: Path) -> None:
+    """Weights that are numbers, and compute none."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    weights = load_file(broken / "model.safetensors")
+    for part in ("up", "down"):
+        weights[f"model.layers.1.mlp.{part}_proj.weight"].fill_(torch.finfo(torch.float32).max)
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    given = ("--model", broken, "--text", model.parent / "text.txt", "--out", tmp_path / "out")
+    done = edgeforge("prune", *given, "--ratio", "0.15", "--calibration-tokens", 512)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert "activation scores of ffn are not numbers in layer 1" in done.stderr
+    assert not list((tmp_path / "out").rglob("*.safetensors"))

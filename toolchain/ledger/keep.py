@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from toolchain.ledger.budget import Broken, broken, stopped
-from toolchain.ledger.entry import ORIGINAL, Entry, Planned
+from toolchain.ledger.entry import COMPANION_TASK, DATA_TASK, ORIGINAL, Entry, Planned
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
@@ -263,8 +263,6 @@ def _of_unquantized(quality: Artifact) -> dict[str, Any]:
 
 def _task(job: Job, measured: Any) -> dict[str, dict[str, float]]:
     """The task's score as an `evaluate` would name it."""
-    from toolchain.chain import COMPANION_TASK, DATA_TASK
-
     own = job.texts.task is not None and job.texts.task.path.is_relative_to(job.base.path)
     name = COMPANION_TASK if own else DATA_TASK
     if measured.get("task"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolchain.evaluate.guessing import is_guessing
+from toolchain.ledger.entry import tasks_in_order
 from toolchain.report.markdown import MISSING, escape, figure, table
 from toolchain.report.strings import name_of, text
 
@@ -122,7 +123,7 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _first_task(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
-    return next(iter(evaluations[-1]["tasks"]), None)
+    return next(iter(tasks_in_order(evaluations[-1]["tasks"])), None)
 
 
 def _gate(manifest: Mapping[str, Any], name: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from toolchain.ledger.entry import tasks_in_order
 from toolchain.report.blocks import Block, Plots, Table, Text
 from toolchain.report.markdown import MISSING, figure, size
 from toolchain.report.plots import Line, scatter
@@ -112,7 +113,8 @@ def label(entry: Entry, language: str) -> str:
 
 def _row(entry: Entry, language: str) -> list[str]:
     planned, cost = entry["planned"] or {}, entry.get("cost") or {}
-    score = next((v for task in entry["tasks"].values() for v in task.values()), None)
+    tasks = entry["tasks"]
+    score = next((v for t in tasks_in_order(tasks) for v in tasks[t].values()), None)
     share = entry["to_original"]["task_share"]
     return [
         label(entry, language),

@@ -88,7 +88,7 @@ def find_candidates(
         made = [_candidate(shape, count(shape), total, step) for shape in shapes]
         found = [one for one in made if aim.met_by(one.shape) and one.ratio <= MOST]
         if found:
-            notes = (*left_out, *_notes(settings, block, step))
+            notes = (*left_out, *_notes(settings, block, step, len(found)))
             return Choices(original, total, aim, tuple(found), notes, sec)
         nearest += made
     raise _too_fast(aim, nearest) if sec else _unreachable(aim, nearest)
@@ -222,9 +222,18 @@ def _candidate(shape: Shape, parameters: int, total: int, step: int) -> Candidat
     return Candidate(shape, parameters, 1 - parameters / total, step)
 
 
-def _notes(settings: Prune, block: int, step: int) -> tuple[str, ...]:
-    if settings.snap != "auto" or step == block:
+def _notes(settings: Prune, block: int, step: int, count: int) -> tuple[str, ...]:
+    if settings.snap != "auto":
         return ()
+    if step == block:
+        if step <= SMALLEST_BLOCK or count >= settings.candidates:
+            return ()
+        return (
+            f"widths of whole {block}-value blocks ({settings.file_type}) leave {count} "
+            f"shape{'' if count == 1 else 's'} to choose from: snap {SMALLEST_BLOCK} may have one "
+            "that loses less, and tensors whose rows fill no whole blocks then fall back to a "
+            "larger type",
+        )
     return (
         f"no shape with widths of whole {block}-value blocks ({settings.file_type}) removes so "
         f"much within {100 * TOLERANCE:.0f} %: widths are multiples of {step}, and tensors whose "

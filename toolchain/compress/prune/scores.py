@@ -58,10 +58,14 @@ def score(
     layers = _layer_scores(info, layout, shape, batches, settings, found)
     found = Scores(found.ffn, found.groups, layers, found.hidden)
     for name in ("ffn", "groups", "layers", "hidden"):
-        value = getattr(found, name)
-        if not all(bool(torch.isfinite(part).all()) for part in value):
+        faults = [i for i, part in enumerate(getattr(found, name)) if not part.isfinite().all()]
+        if faults:
+            kind = settings.layer_score if name == "layers" else settings.score
+            where = "" if name == "hidden" else f" in layer {faults[0]}"
             raise UserError(
-                f"scores of {name} are not numbers", "the weights hold NaN or overflow: check them"
+                f"{kind} scores of {name} are not numbers{where}",
+                "the weights hold NaN, or what they compute overflows: take a checkpoint from "
+                "before training diverged",
             )
     return found
 
