@@ -22,8 +22,8 @@ GGUF_TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0")
 PRUNE_AXES = ("layers", "groups", "ffn", "hidden")
 ONNX_VARIANTS = ("int8-mixed", "int8-block")
 ENCODER_VARIANTS = ("int8-dynamic", "int8-block", "int8-static")
-# What a type may lose on random weights, in nats, chosen before the first run. A kernel that computes
-# another thing is whole nats away.
+# What a type may lose on random weights, in nats, chosen before the first run. A kernel that
+# computes another thing is whole nats away.
 MAX_KLD = {"F16": 1e-3, "Q8_0": 1e-2, "Q5_K_M": 0.1, "Q4_K_M": 0.3, "Q4_0": 0.5}
 MAX_INT8_KLD = 0.1
 MIN_COSINE = 0.98
