@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -48,7 +46,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     from toolchain.compress.prune.layout import find_layout
     from toolchain.compress.prune.write import write_checkpoint
     from toolchain.compress.sparse.record import RECORD
-    from toolchain.compress.sparse.tensors import OwnTensors
+    from toolchain.compress.sparse.tensors import OwnTensors, float32_config
 
     require_checkpoint(source, NAME)
     start, settings, trust = time.perf_counter(), config.settings, config.trust_remote_code
@@ -70,8 +68,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     found: list[Found] = []
     with idle_threads():
         changed = scaled_layers(info, layout, batches, types, settings, found)
-        write_checkpoint(source, _config(info.config), OwnTensors(info, layout, _STORED), changed,
-                         out_dir)  # fmt: skip
+        tensors = OwnTensors(info, layout, _STORED)
+        write_checkpoint(source, float32_config(info.config), tensors, changed, out_dir)
     if (source.path / RECORD).is_file():  # zeros stay zeros
         shutil.copyfile(source.path / RECORD, out_dir / RECORD)
     before = sum(one.scales.loss_before for one in found)
@@ -118,9 +116,3 @@ def _types(checkpoint: Path, config: Config) -> dict[str, str]:
         tensor_types=config.tensor_types,
         pure=config.pure,
     )
-
-
-def _config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config, with the type that the weights are stored in now."""
-    kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-    return {**kept, "dtype": "float32"}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -65,7 +65,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     from toolchain.compress.prune.layout import find_layout
     from toolchain.compress.prune.write import write_checkpoint
     from toolchain.compress.sparse.linear import linear_weights
-    from toolchain.compress.sparse.tensors import OwnTensors
+    from toolchain.compress.sparse.tensors import OwnTensors, float32_config
 
     require_checkpoint(source, NAME)
     start, settings, trust = time.perf_counter(), config.settings, config.trust_remote_code
@@ -91,7 +91,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     blocks: Blocks = {}
     with idle_threads():
         changed = _changed(info, layout, batches, plan, settings.damping, blocks)
-        write_checkpoint(source, _config(info), tensors, changed, out_dir)
+        write_checkpoint(source, float32_config(info.config), tensors, changed, out_dir)
     write_exact(out_dir, Exact(plan, blocks))
     own = set(linear_weights(info, layout))
     tokens = sum(batch.tokens for batch in batches)
@@ -158,12 +158,6 @@ def _values(blocks: Blocks, types: Mapping[str, str]) -> dict[str, torch.Tensor]
         )
         for name, rows in blocks.items()
     }
-
-
-def _config(info: CheckpointInfo) -> dict[str, Any]:
-    """The config, with the type that the weights are stored in now."""
-    kept = {key: value for key, value in info.config.items() if key not in ("dtype", "torch_dtype")}
-    return {**kept, "dtype": "float32"}
 
 
 def _notes(info: CheckpointInfo, own: set[str], tokens: int) -> list[str]:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune.layout import Layout
 from toolchain.compress.prune.paged import reader
 from toolchain.compress.prune.shape import places
+
+
+def float32_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the checkpoint when all its tensors are stored in float32."""
+    kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
+    return {**kept, "dtype": "float32"}
 
 
 class OwnTensors:
