@@ -2,9 +2,9 @@
 
     onnx_sizes(info, ("int8-mixed", "int8-dynamic"))
 
-Estimates: weights of matrix products take a byte each and a scale for each `_BLOCK` of them (in
-4-bit blocks half a byte and a scale for 32, but for the output head), the embedding a byte or four,
-everything else four. A tied output head is a matrix of its own here.
+Estimates: weights of matrix products take a byte each and a scale for each `_BLOCK` of them (in the
+layers of variants with a GGUF's blocks a scale for 32, and half a byte where they have 4 bits), the
+embedding a byte or four, everything else four. A tied output head is a matrix of its own here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from targets.quantization import INT4_BLOCK, INT8_EMBEDDING, block_values
+from targets.quantization import INT4_BLOCK, INT8_EMBEDDING, ONNX_OF_BLOCKS, block_values
 from toolchain.checkpoint.config_facts import output_head, token_embedding
 from toolchain.checkpoint.info import CheckpointInfo
 
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 _BLOCK = 128
 _FLOAT_BYTES = 4
-_BYTE = 1 + _FLOAT_BYTES / _BLOCK  # of a weight, with its part of a scale
-_HALF = 1 / 2 + _FLOAT_BYTES / block_values(INT4_BLOCK)
+# Of a weight, with its part of a scale.
+_BYTE = 1 + _FLOAT_BYTES / _BLOCK
+_SMALL_BLOCKS = {
+    name: (1 / 2 if name == INT4_BLOCK else 1) + _FLOAT_BYTES / block_values(name)
+    for name in ONNX_OF_BLOCKS.values()
+}
 
 
 def onnx_sizes(info: CheckpointInfo, variants: Sequence[str]) -> list[TypeSize]:
@@ -44,7 +48,7 @@ def onnx_sizes(info: CheckpointInfo, variants: Sequence[str]) -> list[TypeSize]:
         head = embedding
     found = []
     for name in variants:
-        inner = layers * (_HALF if name == INT4_BLOCK else _BYTE)
+        inner = layers * _SMALL_BLOCKS.get(name, _BYTE)
         products = int(inner + head * _BYTE) + rest * _FLOAT_BYTES
         lookup = embedding * (1 if name in INT8_EMBEDDING else _FLOAT_BYTES)
         found.append(

@@ -23,7 +23,7 @@ def check_text(checked: Checked) -> str:
         lines += ["", "the checkpoint is refused:", *(f"  - {f}" for f in checked.faults)]
         return "\n".join(lines)
     lines += ["", *_parts(checked.findings)]
-    for title, sizes in (("GGUF", checked.gguf), ("ONNX INT8, estimated", checked.onnx)):
+    for title, sizes in (("GGUF", checked.gguf), ("ONNX, estimated", checked.onnx)):
         if sizes is not None:
             lines += ["", *_sizes(title, sizes)]
     todo = list(_todo(checked))
