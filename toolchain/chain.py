@@ -171,20 +171,18 @@ def _sparsify(state: State, say: Say) -> State:
 def _awq(state: State, say: Say) -> State:
     from toolchain.compress.awq import stage as awq
 
-    job, export = state.job, state.job.recipe.export
+    job, settings, export = state.job, state.job.recipe.awq, state.job.recipe.export
+    mix = Mix(
+        quantization=settings.quantization, tensor_types=export.tensor_types, pure=export.pure
+    )
     config = awq.Config(
         text=text_input(job, job.texts.calibration),
-        settings=job.recipe.awq,
-        tensor_types=export.tensor_types,
-        pure=export.pure,
+        settings=settings,
+        tensor_types=mix.tensor_types,
+        pure=mix.pure,
         trust_remote_code=job.trust_remote_code,
     )
     made = run_stage(awq, job.source, config, job.workspace, say)
-    mix = Mix(
-        quantization=job.recipe.awq.quantization,
-        tensor_types=export.tensor_types,
-        pure=export.pure,
-    )
     return _better(state, made, say, mix)
 
 

@@ -22,11 +22,12 @@ TIE_NATS = 2e-3
 
 @dataclass(frozen=True)
 class Positions:
-    """Figures of each scored position; arrays of equal length. `top_gap` is how many nats likelier
-    the reference finds its own first token than the model's."""
+    """Figures of each scored position; arrays of equal length. `same_top` and `same_or_tie` are
+    boolean."""
 
     kld: NDArray[np.float64]
-    top_gap: NDArray[np.float64]
+    same_top: NDArray[np.bool_]
+    same_or_tie: NDArray[np.bool_]
     nll: NDArray[np.float64]
     reference_nll: NDArray[np.float64]
 
@@ -92,9 +93,9 @@ def compare_positions(
         q, p = log_softmax(ours), log_softmax(theirs)
         index = np.arange(len(q)), targets[block]
         kld = (np.exp(p) * (p - q)).sum(axis=-1)
-        rows_at, first, own = np.arange(len(q)), theirs.argmax(-1), ours.argmax(-1)
-        gap = np.where(first == own, 0.0, np.maximum(p[rows_at, first] - p[rows_at, own], 1e-300))
-        parts.append((kld, gap, -q[index], -p[index]))
+        at, first, own = np.arange(len(q)), theirs.argmax(-1), ours.argmax(-1)
+        near = p[at, first] - p[at, own] <= TIE_NATS
+        parts.append((kld, first == own, near, -q[index], -p[index]))
     return Positions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -103,7 +104,8 @@ def summarize(parts: list[Positions]) -> Comparison:
     import numpy as np
 
     kld = np.concatenate([part.kld for part in parts])
-    gap = np.concatenate([part.top_gap for part in parts])
+    same = np.concatenate([part.same_top for part in parts])
+    near = np.concatenate([part.same_or_tie for part in parts])
     perplexity, stderr = perplexity_of(np.concatenate([part.nll for part in parts]))
     reference, reference_stderr = perplexity_of(
         np.concatenate([part.reference_nll for part in parts])
@@ -115,8 +117,8 @@ def summarize(parts: list[Positions]) -> Comparison:
         kld_median=float(np.median(kld)),
         kld_p99=float(np.percentile(kld, 99)),
         kld_max=float(kld.max()),
-        top1_agreement=float((gap == 0).mean()),
-        top1_or_tie=float((gap <= TIE_NATS).mean()),
+        top1_agreement=float(same.mean()),
+        top1_or_tie=float(near.mean()),
         perplexity=perplexity,
         perplexity_stderr=stderr,
         reference_perplexity=reference,

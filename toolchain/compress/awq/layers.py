@@ -9,7 +9,6 @@ searched by itself, on what the network as it was is fed with.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,14 +26,6 @@ from toolchain.compress.sparse.moments import InputMoments, require_numbers
 _WEIGHT = ".weight"
 
 
-@dataclass(frozen=True)
-class Found:
-    """What was found at one place; its name is the source's in the checkpoint."""
-
-    source: str
-    scales: Scales
-
-
 # As a decorator: a generator that waits inside `with` would switch gradients off for its caller.
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def scaled_layers(
@@ -43,7 +34,7 @@ def scaled_layers(
     batches: Sequence[Batch],
     types: Mapping[str, str],
     settings: Awq,
-    told: list[Found],
+    told: list[Scales],
 ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
     """For each layer, in order, its tensors that change; what was found goes into `told`. `types`
     are the weights' tensor types in the file; a place is left alone where one of its readers has
@@ -80,7 +71,7 @@ def _moved(
     seen: InputMoments,
     settings: Awq,
     names: Mapping[str, str],
-    told: list[Found],
+    told: list[Scales],
 ) -> dict[str, torch.Tensor]:
     """The layer's tensors with the scales moved."""
     changed = dict(weights)
@@ -97,7 +88,7 @@ def _moved(
             settings.steps,
         )
         fold.apply(changed, found.values)
-        told.append(Found(names[fold.source + _WEIGHT], found))
+        told.append(found)
     return {rest: value for rest, value in changed.items() if value is not weights[rest]}
 
 

@@ -41,7 +41,9 @@ class Config(StageConfig):
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Search and move. Raises `UserError` for a type without blocks, an architecture that is not
     known or has no place for scales, text that is too short and values that are not numbers."""
-    from toolchain.compress.awq.layers import Found, scaled_layers
+    from toolchain.compress.awq.layers import scaled_layers
+    from toolchain.compress.awq.search import Scales
+    from toolchain.compress.exact.plan import file_types, require_blocks
     from toolchain.compress.prune.calibration import read_batches
     from toolchain.compress.prune.layout import find_layout
     from toolchain.compress.prune.write import write_checkpoint
@@ -57,7 +59,14 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             f"{NAME} knows no place in '{info.model_type}' where scales could move",
             f"leave {NAME} out; gptq needs none",
         )
-    types = _types(source.path, config)
+    types = file_types(
+        source.path,
+        require_blocks("awq.quantization", settings.quantization),
+        with_imatrix=True,
+        tensor_types=config.tensor_types,
+        pure=config.pure,
+        trust_remote_code=trust,
+    )
     batches = read_batches(
         config.text.path,
         source.path,
@@ -65,15 +74,15 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         settings.seed,
         trust_remote_code=trust,
     )
-    found: list[Found] = []
+    found: list[Scales] = []
     with idle_threads():
         changed = scaled_layers(info, layout, batches, types, settings, found)
         tensors = OwnTensors(info, layout, _STORED)
         write_checkpoint(source, float32_config(info.config), tensors, changed, out_dir)
     if (source.path / RECORD).is_file():  # zeros stay zeros
         shutil.copyfile(source.path / RECORD, out_dir / RECORD)
-    before = sum(one.scales.loss_before for one in found)
-    after = sum(one.scales.loss_after for one in found)
+    before = sum(one.loss_before for one in found)
+    after = sum(one.loss_after for one in found)
     return artifacts.describe(
         out_dir,
         format=FORMAT,
@@ -85,34 +94,9 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             **measurements(inspect(out_dir)),
             "quantization": settings.quantization,
             "places": len(found),
-            "scaled_places": sum(one.scales.loss_after < one.scales.loss_before for one in found),
+            "scaled_places": sum(one.loss_after < one.loss_before for one in found),
             "output_error_ratio": after / before if before else None,
             "calibration_tokens": sum(batch.tokens for batch in batches),
             "wall_sec": round(time.perf_counter() - start, 3),
         },
-    )
-
-
-def _types(checkpoint: Path, config: Config) -> dict[str, str]:
-    """The type of each weight in the file, by the network's names."""
-    from toolchain.compress.exact.plan import require_blocks
-    from toolchain.compress.exact.types import block_types
-    from toolchain.train.network import empty_network
-    from toolchain.train.settings import Finetune
-
-    quantization = require_blocks("awq.quantization", config.settings.quantization)
-    network = empty_network(
-        checkpoint,
-        "causal",
-        (),
-        Finetune(method="full"),
-        trust_remote_code=config.trust_remote_code,
-    )
-    return block_types(
-        inspect(checkpoint),
-        network,
-        quantization,
-        with_imatrix=True,
-        tensor_types=config.tensor_types,
-        pure=config.pure,
     )

@@ -4,6 +4,7 @@ cannot be done."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
@@ -72,19 +73,40 @@ def block_plan(
             "the base's zeros are to be kept, and blocks need not hold a zero",
             f"leave {key} out, or set sparsify.keep_masks to false",
         )
-    network = empty_network(
+    types = file_types(
         source.path,
-        "causal",
-        (),
-        Finetune(method="full"),
+        quantization,
+        tensor_types=tensor_types,
+        pure=pure,
         trust_remote_code=trust_remote_code,
     )
-    info = inspect(source.path)
-    types = block_types(info, network, quantization, tensor_types=tensor_types, pure=pure)
     if layers_only:
-        names = [tensor.name for tensor in info.tensors]
+        names = [tensor.name for tensor in inspect(source.path).tensors]
         outside = (token_embedding(names), output_head(names))
         types = {name: kind for name, kind in types.items() if name not in outside}
     return ExactPlan(
         quantization=quantization, types=types, tensor_types=dict(tensor_types), pure=pure
+    )
+
+
+def file_types(
+    checkpoint: Path,
+    quantization: str,
+    *,
+    with_imatrix: bool = False,
+    tensor_types: Mapping[str, str],
+    pure: bool,
+    trust_remote_code: bool = False,
+) -> dict[str, str]:
+    """The type of each weight in the file, by the network's names. Raises as `block_types`."""
+    network = empty_network(
+        checkpoint, "causal", (), Finetune(method="full"), trust_remote_code=trust_remote_code
+    )
+    return block_types(
+        inspect(checkpoint),
+        network,
+        quantization,
+        with_imatrix=with_imatrix,
+        tensor_types=tensor_types,
+        pure=pure,
     )
