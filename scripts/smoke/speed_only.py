@@ -10,39 +10,25 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .bundle import CannotRun, read_profile
-from .checks import FAILED, PASSED, Check, at_most, check_digests, check_rss
-from .find import load_engine
-from .machine import load_per_core, machine_facts, usable_cores
+from .checks import FAILED, PASSED, Check, check_digests, check_rss
+from .machine import machine_facts
 from .result import Result
-from .speed import DECODE_TOKENS, PREFILL_TOKENS, REPETITIONS, choose_threads, measure_speed
-from .whole_test import Settings
+from .speed import DECODE_TOKENS, PREFILL_TOKENS, REPETITIONS, measure_speed
+from .whole_test import Settings, loaded
 
 ROUNDS = 2 * REPETITIONS  # a median decides here, not a limit that is met or not
 
 
 def run_speed(folder: Path, settings: Settings) -> Result:
     """Digests, load, prefill and decode with the threads that were given; medians in `speed`."""
-    result, start = (
-        Result(checks=[check_digests(folder)], machine=machine_facts()),
-        time.monotonic(),
-    )
+    result = Result(checks=[check_digests(folder)], machine=machine_facts())
+    start = time.monotonic()
     if result.checks[0].status != PASSED:
         raise CannotRun(f"digests differ: {result.checks[0].note}")
     profile = read_profile(folder)
     result.model, result.target = profile["model"], profile["target"]
     context = int(profile["context_length"])
-    wanted = min(int(profile.get("threads") or usable_cores()), usable_cores())
-    engine, load_sec, result.engines_passed_over = load_engine(
-        folder / profile["model_file"],
-        profile,
-        settings.engine,
-        context,
-        settings.threads or wanted,
-    )
-    try:
-        result.checks.append(at_most("load_sec", load_sec, None, "s"))
-        result.engine = {n: getattr(engine, n) for n in ("name", "version", "features")}
-        result.threads = choose_threads(engine, wanted, settings.threads, settings.quick)
+    with loaded(folder, profile, settings, result) as engine:
         rounds = REPETITIONS if settings.quick else ROUNDS
         for kind, most in (("prefill", PREFILL_TOKENS), ("decode", DECODE_TOKENS)):
             speed = measure_speed(getattr(engine, kind), min(most, context // 2), rounds)
@@ -50,8 +36,5 @@ def run_speed(folder: Path, settings: Settings) -> Result:
             status = FAILED if speed.median <= 0 else PASSED
             result.checks.append(Check(f"{kind}_tokens_per_sec", speed.median, None, "", status))
         result.checks.append(check_rss(engine.peak_rss(), None))
-    finally:
-        engine.close()
-    result.machine["load_per_core_after"] = load_per_core()
     result.machine["test_sec"] = time.monotonic() - start
     return result

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,22 +61,35 @@ def measure_decoder(
     result: Result,
 ) -> None:
     """Load, answer, then measure; the engine is gone afterwards, whatever happens."""
-    context, gpu = int(profile["context_length"]), GpuMemory(settings.root)
+    gpu = GpuMemory(settings.root)
+    limit = profile.get("thresholds", {}).get("max_load_sec")
+    with loaded(bundle, profile, settings, result, limit) as engine:
+        check_quality(engine, profile, prompts, result)
+        check_figures(engine, profile, prompts[0], gpu, settings, result)
+
+
+@contextmanager
+def loaded(
+    folder: Path,
+    profile: dict[str, Any],
+    settings: Settings,
+    result: Result,
+    max_load_sec: float | None = None,
+) -> Iterator[Engine]:
+    """The model with its threads chosen; `result` holds what loading told. Closed at the end."""
     wanted = min(int(profile.get("threads") or usable_cores()), usable_cores())
     engine, load_sec, result.engines_passed_over = load_engine(
-        bundle / profile["model_file"],
+        folder / profile["model_file"],
         profile,
         settings.engine,
-        context,
+        int(profile["context_length"]),
         settings.threads or wanted,
     )
     try:
-        limit = profile.get("thresholds", {}).get("max_load_sec")
-        result.checks.append(at_most("load_sec", load_sec, limit, "s"))
+        result.checks.append(at_most("load_sec", load_sec, max_load_sec, "s"))
         result.engine = {n: getattr(engine, n) for n in ("name", "version", "features")}
         result.threads = choose_threads(engine, wanted, settings.threads, settings.quick)
-        check_quality(engine, profile, prompts, result)
-        check_figures(engine, profile, prompts[0], gpu, settings, result)
+        yield engine
     finally:
         engine.close()
     result.machine["load_per_core_after"] = load_per_core()

@@ -90,13 +90,16 @@ def _begin(session: Session, say: Say) -> None:
         fixed = fixed_runs(bench, study)  # made before: whoever times keeps all others from making
         with bench.timing():
             study.note(FIXED, time_pair(fixed, fixed).fixed_tokens_per_sec)
-    first = [Point(name, context_tokens=session.space.choices["context_tokens"][-1],
-                   kv_cache_type=kv, threads=session.space.choices["threads"][-1],
-                   prune_ratio=session.space.choices["prune_ratio"][0])
-             for name in session.target.quantization[:1]
-             for kv in session.space.choices["kv_cache_type"][-1:]]  # fmt: skip
-    inside = [session.space.indices(point) for point in first]
-    study.enqueue([indices for indices in inside if indices is not None])
+    choices = session.space.choices
+    first = Point(
+        session.target.quantization[0],
+        context_tokens=choices["context_tokens"][-1],
+        kv_cache_type=choices["kv_cache_type"][-1],
+        threads=choices["threads"][-1],
+        prune_ratio=choices["prune_ratio"][0],
+    )
+    inside = session.space.indices(first)
+    study.enqueue([] if inside is None else [inside])
 
 
 def _conclude(session: Session, say: Say) -> Found:
