@@ -398,15 +398,12 @@ def _type(name: str) -> Cell:
 
 
 _TEXT = "Turn on the lamp in the kitchen and set it to 40 percent, please."
-_COMPRESSION: dict[str, Cell] = {
+DECODER_CELLS: dict[str, Cell] = {
     "load": load,
     "finetune": finetune,
     "merge": merge,
     "distill": distill,
     **{f"prune {axis}": _axis(axis) for axis in PRUNE_AXES},
-}
-DECODER_CELLS: dict[str, Cell] = {
-    **_COMPRESSION,
     "prune-vocab": prune_vocab,
     "sparsify": sparsify,
     "gguf": gguf,
@@ -415,13 +412,4 @@ DECODER_CELLS: dict[str, Cell] = {
     "onnx-int8": onnx_int8,
     "ollama": ollama,
 }
-ENCODER_CELLS: dict[str, Cell] = {
-    **_COMPRESSION,
-    "prune-vocab": prune_vocab,
-    "sparsify": sparsify,
-    "gguf": gguf,
-    **{name: _type(name) for name in GGUF_TYPES},
-    "onnx": encoder_onnx,
-    "onnx-int8": encoder_int8,
-    "ollama": ollama,
-}
+ENCODER_CELLS = {**DECODER_CELLS, "onnx": encoder_onnx, "onnx-int8": encoder_int8}

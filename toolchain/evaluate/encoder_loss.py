@@ -14,7 +14,7 @@ from toolchain import artifact
 from toolchain.artifact import Artifact
 from toolchain.data.text import read_documents
 from toolchain.encoder_kinds.pooling import pooling_of
-from toolchain.evaluate.encoder_parity import VECTORS
+from toolchain.evaluate.encoder_parity import VECTORS, short_texts
 from toolchain.export.onnx.encoder_metrics import cosines, same_nearest
 from toolchain.stage import Input, StageConfig
 
@@ -44,11 +44,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     wanted = np.load(config.reference.path / VECTORS)
     max_tokens = int(proof.measurements["max_tokens"])
     tokenizer = load_tokenizer(checkpoint)
-    texts = [
-        text
-        for text in read_documents(config.evaluation.path, checkpoint)
-        if len(tokenizer(text, verbose=False)["input_ids"]) <= max_tokens
-    ][: len(wanted)]
+    documents = read_documents(config.evaluation.path, checkpoint)
+    texts = short_texts(tokenizer, documents, max_tokens)[: len(wanted)]
     with LlamaEmbedder(file, max_tokens=max_tokens, pooling=pooling_of(checkpoint)) as model:
         found = model.embed(texts)
     apart = cosines(wanted, found)

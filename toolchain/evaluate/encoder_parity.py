@@ -8,6 +8,7 @@ A gate that fails raises `ParityError`. What passes leaves the file's own vector
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     )
     with checkpoint_kind.open_path(checkpoint, options) as original:
         max_tokens = original.max_tokens
-        short = [text for text in texts if _fits(tokenizer, text, max_tokens)]
+        short = short_texts(tokenizer, texts, max_tokens)
         wanted = original.engine.embed(short)
     with LlamaEmbedder(
         file, max_tokens=max_tokens, pooling=pooling_of(checkpoint), exact=True
@@ -101,5 +102,6 @@ def vector_gate(wanted: NDArray[np.float32], found: NDArray[np.float32], min_cos
     return Gate("vectors", least, min_cosine, least >= min_cosine, detail, _MEND)
 
 
-def _fits(tokenizer: Any, text: str, max_tokens: int) -> bool:
-    return len(tokenizer(text, verbose=False)["input_ids"]) <= max_tokens
+def short_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[str]:
+    """Those that are not cut."""
+    return [t for t in texts if len(tokenizer(t, verbose=False)["input_ids"]) <= max_tokens]
