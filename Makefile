@@ -19,7 +19,7 @@ EDGEFORGE := .venv/bin/edgeforge
 
 # Without a verb: build when anything was asked for, else help.
 .DEFAULT_GOAL := $(if $(strip $(foreach name,$(VARIABLES),$(value $(name)))),build,help)
-.PHONY: build plan search smoke ollama bench doctor test test-aarch64 matrix check setup ready help clean
+.PHONY: build plan search smoke ollama bench doctor test test-aarch64 faults matrix check setup ready help clean
 
 build: ready ## convert, quantize, prove and bundle (what `make target=...` does)
 	@$(EDGEFORGE) build $(OPTIONS)
@@ -49,6 +49,12 @@ test-aarch64: ready ## the bundle's files on an emulated Arm CPU against this on
 	@scripts/cross_build_aarch64.sh .venv/share/edgeforge/llama.cpp-aarch64
 	@EDGEFORGE_AARCH64=.venv/share/edgeforge/llama.cpp-aarch64/bin \
 		.venv/bin/python -m pytest -rs tests/emulated $(args)
+
+faults: ready ## the whole fault suite (hours): kills, full disks, hostile files; writes docs/faults.md
+	@rm -rf build/faults
+	@.venv/bin/python -m pytest -n 2 --timeout 7200 tests/faults --whole \
+		--record build/faults/proven.jsonl $(args)
+	@.venv/bin/python scripts/fault_table.py build/faults/proven.jsonl
 
 matrix: ready ## every family of models through every stage: docs/models.md, and what check says
 	@.venv/bin/python scripts/model_matrix.py $(args)
