@@ -30,6 +30,8 @@ _UNEVEN = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 
 _ONE = _UNEVEN.index(1)
 CODED = frozenset(_BITS)
 """Types whose codes are known here."""
+SCALED = frozenset({"Q4_0", "Q5_0", "Q8_0", "IQ4_NL"})
+"""Types whose blocks have one scale, which comes first, and no offset of their own."""
 
 
 def code_count(type_name: str) -> int:
@@ -79,6 +81,25 @@ def with_codes(
     return _by_chunks(blocks, type_name, write)
 
 
+def scales_of(blocks: NDArray[np.uint8], type_name: str) -> NDArray[np.float32]:
+    """The scales [rows, blocks of a row] of a type of `SCALED`."""
+    import numpy as np
+
+    return _single(blocks, type_name)[:, :, :2].copy().view(np.float16)[:, :, 0].astype(np.float32)
+
+
+def with_scales(
+    blocks: NDArray[np.uint8], type_name: str, scales: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """The blocks [rows, bytes of a row] of a type of `SCALED` with other scales [rows, blocks of a
+    row], which are rounded to float16, and their own codes."""
+    import numpy as np
+
+    new = _single(blocks, type_name).copy()
+    new[:, :, :2] = scales.astype(np.float16)[:, :, None].view(np.uint8)
+    return new.reshape(blocks.shape)
+
+
 def grid(
     blocks: NDArray[np.uint8], type_name: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -108,16 +129,24 @@ def _by_chunks(
     type_name: str,
     work: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
 ) -> NDArray[np.uint8]:
-    import gguf
     import numpy as np
 
-    size = int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type_name]][1])
-    single = np.ascontiguousarray(blocks).reshape(-1, size)
+    single = _single(blocks, type_name)
+    single = single.reshape(-1, single.shape[-1])
     made = [
         work(single[start : start + _CHUNK_BLOCKS])
         for start in range(0, len(single), _CHUNK_BLOCKS)
     ]
     return np.concatenate(made).reshape(len(blocks), -1)
+
+
+def _single(blocks: NDArray[np.uint8], type_name: str) -> NDArray[np.uint8]:
+    """As [rows, blocks of a row, bytes of a block]."""
+    import gguf
+    import numpy as np
+
+    size = int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type_name]][1])
+    return np.ascontiguousarray(blocks).reshape(len(blocks), -1, size)
 
 
 def _flip(type_name: str) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from common.files import read_json, write_json, write_text
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import CONFIG, inspect
 from toolchain.checkpoint.weights import INDEX
+from toolchain.compress.exact.grid import Grid
 from toolchain.compress.exact.settings import ExactPlan
 from toolchain.layer_widths import network_loader
 from toolchain.report.svg import new_figure, save_svg
@@ -79,12 +80,13 @@ def write_checkpoint(
 ) -> None:
     """A complete checkpoint in the base's type of numbers, with all that lay beside its weights.
     With `exact` its weights are the values of their blocks, in float32, and the blocks lie there
-    too, with the scales of the checkpoint `start` where that is given."""
+    too, with the scales that `checkpoint` has learned, else those of the checkpoint `start` where
+    that is given."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from toolchain.compress.exact.rounding import held_grids, settle_blocks
-    from toolchain.compress.exact.sidecar import read_exact, write_exact
+    from toolchain.compress.exact.rounding import settle_blocks
+    from toolchain.compress.exact.sidecar import write_exact
 
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     network = network_loader(auto, checkpoint).from_pretrained(
@@ -95,14 +97,23 @@ def write_checkpoint(
     )
     # Training keeps no cache and saves that with the config.
     network.config.use_cache = inspect(source.path).config.get("use_cache", True)
-    grids = held_grids(read_exact(start)) if start else None
-    blocks = settle_blocks(network, exact, grids) if exact else None
+    blocks = settle_blocks(network, exact, _grids(checkpoint, exact, start)) if exact else None
     network.save_pretrained(out, max_shard_size=_SHARD_SIZE)
     own = {INDEX, *(() if kind == "causal" else (CONFIG,))}
     names = (name for name in source.files if ".safetensors" not in name and name not in own)
     _copy(source, names, out)
     if blocks is not None:
         write_exact(out, blocks)
+
+
+def _grids(checkpoint: Path, exact: ExactPlan, start: Path | None) -> dict[str, Grid]:
+    """The steps of the weights whose scales are learned or held."""
+    from toolchain.compress.exact.rounding import held_grids
+    from toolchain.compress.exact.scales import learned_grids
+    from toolchain.compress.exact.sidecar import read_exact
+
+    held = held_grids(read_exact(start)) if start else {}
+    return {**held, **learned_grids(checkpoint, exact.types)}
 
 
 def write_log(history: History, out: Path) -> None:

@@ -89,7 +89,8 @@ def _run(job: TrainJob, first: bool) -> tuple[int, int]:
     settings = job.settings
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(max(1, job.threads * settings.processes // here))
-    _settle_sharding(first)
+    distillation = job.distillation
+    _settle_sharding(first, exact=distillation is not None and distillation.exact is not None)
     transformers.set_seed(settings.seed)  # a new head and the adapter are drawn from it
     network = load_network(
         job.model, job.kind, job.labels, settings, trust_remote_code=job.trust_remote_code
@@ -148,7 +149,7 @@ def _keeping_zeros(job: TrainJob, network: object, first: bool) -> list[object]:
     return []
 
 
-def _settle_sharding(first: bool) -> None:
+def _settle_sharding(first: bool, *, exact: bool) -> None:
     """Accelerate shards (FSDP) on accelerators alone: without one it would run unsharded and keep
     quiet, or stop with a word on devices."""
     import torch
@@ -159,6 +160,11 @@ def _settle_sharding(first: bool) -> None:
         os.environ[_USE_FSDP] = "false"
         if first:
             _say("warning: no GPU, so FSDP does not shard: every process holds the whole model")
+    elif exact:
+        raise UserError(
+            "distill.exact rounds whole tensors, and FSDP leaves each process a part of them",
+            "take an accelerate_config without FSDP, or leave exact out",
+        )
     elif os.environ.get("FSDP_STATE_DICT_TYPE") != "FULL_STATE_DICT":
         raise UserError(
             "FSDP would save checkpoints in shards, which hold no whole adapter or model",

@@ -95,11 +95,12 @@ def test_the_result_is_its_blocks_and_loses_less(model: Path, texts: Path, tmp_p
 
 
 @pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("kind", ["Q4_K_M", "Q4_0"])
 def test_a_run_that_goes_on_gives_the_same_blocks(
-    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also between the steps at which slow types find their blocks anew."""
-    wide = {"exact": "Q4_K_M", "exact_every": 3, "max_steps": 7, "saves_per_epoch": 3}
+    """Also between the steps at which slow types find their blocks anew, and where scales learn."""
+    wide = {"exact": kind, "exact_every": 3, "max_steps": 7, "saves_per_epoch": 3}
     base = tiny_llama(tmp_path / "wide", hidden=256, ffn=256, layers=1)
     whole = _train(base, texts, tmp_path / "whole", **wide)
 
@@ -120,8 +121,9 @@ def test_a_run_that_goes_on_gives_the_same_blocks(
 
 
 @pytest.mark.usefixtures("in_process")
-def test_training_from_calibrated_blocks_keeps_their_scales(
-    model: Path, texts: Path, tmp_path: Path
+@pytest.mark.parametrize("scales", ["found", "learned"])
+def test_training_from_calibrated_blocks_keeps_their_scales_or_learns_them(
+    scales: str, model: Path, texts: Path, tmp_path: Path
 ) -> None:
     source, _ = open_checkpoint(model, None)
     calibration = tmp_path / "calibration.txt"
@@ -130,11 +132,11 @@ def test_training_from_calibrated_blocks_keeps_their_scales(
     start = run_stage(gptq, source, config, Workspace(tmp_path / "s"), lambda _line: None)
 
     def train(begun: Artifact, **settings: Any) -> Artifact:
-        own = {"exact": "Q4_0", "exact_start": "gptq", "batch_size": 4, "learning_rate": 1e-3}
+        own = {"exact": "Q4_0", "exact_start": "gptq", "exact_scales": scales}
         config = stage.Config(
             data=data_input(texts),
             teacher=Input.of_artifact(source),
-            settings=Distill(**{**own, **settings}),
+            settings=Distill(**{**own, "batch_size": 4, "learning_rate": 1e-3, **settings}),
         )
         return run_stage(stage, begun, config, Workspace(tmp_path / "w"), lambda _line: None)
 
@@ -145,7 +147,7 @@ def test_training_from_calibrated_blocks_keeps_their_scales(
     for name, kind in after.plan.types.items():
         zeros = numpy.zeros_like(codes_of(after.blocks[name], kind))
         one, other = (with_codes(found.blocks[name], kind, zeros) for found in (before, after))
-        assert numpy.array_equal(one, other), name
+        assert numpy.array_equal(one, other) == (scales == "found"), name
         moved += int((before.blocks[name] != after.blocks[name]).sum())
     losses = [entry["eval_loss"] for entry in log_of(made) if "eval_loss" in entry]
     assert moved and min(losses) < losses[0]
@@ -167,6 +169,7 @@ def test_settings_that_make_no_sense() -> None:
         ({"exact": "Q4_0", "student": "x"}, "leave student out"),
         ({"exact_start": "gptq"}, "exact_start belongs to exact"),
         ({"exact_every": 2}, "exact_every belongs to exact"),
+        ({"exact_scales": "found"}, "exact_scales belongs to exact"),
     ):
         with pytest.raises(ValueError, match=said):
             Distill.model_validate(wrong)

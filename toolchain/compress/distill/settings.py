@@ -143,7 +143,12 @@ class Distill(Finetune):
     exact_start: Literal["nearest", "gptq"] = Field(
         default="nearest",
         description="exact: begin with the weights as they are, or with those rounded by "
-        "calibration (gptq), whose scales then stay (recipes)",
+        "calibration (gptq), with its scales (recipes)",
+    )
+    exact_scales: Literal["found", "learned"] = Field(
+        default="learned",
+        description="exact: scales of blocks are learned with the weights (Q4_0, Q5_0, Q8_0, "
+        "IQ4_NL), or found as llama.cpp finds them; those of exact_start gptq are kept then",
     )
 
     @property
@@ -233,4 +238,6 @@ class Distill(Finetune):
             faults.append("exact_every belongs to exact")
         if self.exact_start != "nearest" and not self.exact:
             faults.append("exact_start belongs to exact")
+        if "exact_scales" in self.model_fields_set and not self.exact:
+            faults.append("exact_scales belongs to exact")
         return faults

@@ -17,6 +17,7 @@ from toolchain.compress.distill.on_policy import is_own_turn, own_answers
 from toolchain.compress.distill.settings import Distill
 from toolchain.compress.distill.teacher import open_teacher
 from toolchain.compress.exact.rounding import ExactWeights, held_grids
+from toolchain.compress.exact.scales import PACE, LearnedScales
 from toolchain.compress.exact.sidecar import read_exact
 from toolchain.train.job import Distillation, TrainJob
 from toolchain.train.points import Points
@@ -43,7 +44,20 @@ class DistillTrainer(EdgeTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """With `exact`, forward and backward are those of the file's weights."""
         with self._exact.in_place(self.state.global_step) if self._exact else nullcontext():
-            return super().training_step(*args, **kwargs)
+            loss: Tensor = super().training_step(*args, **kwargs)
+        if self._exact:
+            self._exact.learn()
+        return loss
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """With `exact`, scales that are learned train beside the network: they are no part of it,
+        so that several processes need not wait for gradients that no forward pass gives."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if scales := self._scales:
+            rate = self.args.learning_rate * PACE
+            group = {"params": list(scales.powers.values()), "lr": rate, "weight_decay": 0.0}
+            optimizer.add_param_group(group)
+        return optimizer
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As every validation; with `exact`, of the file's weights."""
@@ -130,18 +144,35 @@ class DistillTrainer(EdgeTrainer):
         if self._matching is not None and output_dir is not None and self.args.should_save:
             own = {name: value.cpu() for name, value in self._matching.state_dict().items()}
             save_file(own, Path(output_dir) / FILE)
+        if self._scales and output_dir is not None and self.args.should_save:
+            self._scales.save(Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._matching is not None:
             self._matching.load_state_dict(load_file(Path(resume_from_checkpoint) / FILE))
+        if self._scales:
+            self._scales.load(Path(resume_from_checkpoint))
+
+    @property
+    def _scales(self) -> LearnedScales | None:
+        return self._exact.scales if self._exact else None
 
 
 def _exact_weights(network: Any, job: Distillation) -> ExactWeights | None:
     if job.exact is None:
         return None
-    grids = held_grids(read_exact(job.start)) if job.start else None
-    return ExactWeights(network, job.exact.types, job.exact.every, grids)
+    begun = read_exact(job.start) if job.start else None
+    learns = job.settings.exact_scales == "learned"
+    return ExactWeights(
+        network,
+        job.exact.types,
+        job.exact.every,
+        held_grids(begun) if begun else None,
+        LearnedScales(network, job.exact.types, begun.blocks if begun else None)
+        if learns
+        else None,
+    )
 
 
 def _part_names(settings: Distill) -> tuple[str, ...]:

@@ -19,23 +19,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Blocks of a tensor type `kind` whose scales are held: a weight is `base + step *
-    levels[code]`, `base` and `step` [rows, columns], `levels` [codes] ascending."""
+class Steps:
+    """What values there are: a weight is `base + step * levels[code]`. `base` and `step` have the
+    weight's shape, or one that goes with it; `levels` [codes] ascend."""
 
-    kind: str
-    held: NDArray[np.uint8]
     base: torch.Tensor
     step: torch.Tensor
     levels: torch.Tensor
-
-    @classmethod
-    def of(cls, blocks: NDArray[np.uint8], kind: str) -> Grid:
-        """The grid of blocks (rows, bytes of a row) of a type whose codes are known."""
-        import torch
-
-        base, step = (torch.from_numpy(values) for values in grid(blocks, kind))
-        return cls(kind, blocks, base, step, torch.from_numpy(levels(kind)))
 
     def nearest(self, steps: torch.Tensor) -> torch.Tensor:
         """The codes, as floats, of the levels that are nearest to numbers of steps."""
@@ -60,13 +50,30 @@ class Grid:
         base, step = self.base.to(weight.device), self.step.to(weight.device)
         return (base + step * self.steps_of(self.codes(weight))).to(weight.dtype)
 
+    @functools.cached_property
+    def _even(self) -> bool:
+        """Whether a code is its number of steps."""
+        return bool(self.levels.tolist() == list(range(len(self.levels))))
+
+
+@dataclass(frozen=True)
+class Grid(Steps):
+    """Steps of blocks of a tensor type `kind` whose scales are held: `base` and `step` [rows,
+    columns]."""
+
+    kind: str
+    held: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, blocks: NDArray[np.uint8], kind: str) -> Grid:
+        """The grid of blocks (rows, bytes of a row) of a type whose codes are known."""
+        import torch
+
+        base, step = (torch.from_numpy(values) for values in grid(blocks, kind))
+        return cls(base, step, torch.from_numpy(levels(kind)), kind, blocks)
+
     def blocks(self, weight: torch.Tensor) -> NDArray[np.uint8]:
         """The blocks of the nearest values."""
         import torch
 
         return with_codes(self.held, self.kind, self.codes(weight).to("cpu", torch.uint8).numpy())
-
-    @functools.cached_property
-    def _even(self) -> bool:
-        """Whether a code is its number of steps."""
-        return bool(self.levels.tolist() == list(range(len(self.levels))))

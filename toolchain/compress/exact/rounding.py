@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from runtimes.ggml_blocks import dequantize_rows, quantize_rows
 from runtimes.ggml_codes import CODED
 from toolchain.compress.exact.grid import Grid
+from toolchain.compress.exact.scales import LearnedScales
 from toolchain.compress.exact.settings import ExactPlan
 from toolchain.compress.exact.sidecar import Exact
 
@@ -36,7 +37,8 @@ _SLOW_EVERY = 4
 class ExactWeights:
     """Float weights and, beside them, their values in the file. `types` maps names of the network's
     parameters to tensor types; `every` is after how many steps the blocks of slow types are found
-    anew (by default 4), the others' after each. Weights of `grids` keep these scales."""
+    anew (by default 4), the others' after each. Weights of `grids` keep these scales, those of
+    `scales` have theirs learned."""
 
     def __init__(
         self,
@@ -44,11 +46,13 @@ class ExactWeights:
         types: Mapping[str, str],
         every: int | None = None,
         grids: Mapping[str, Grid] | None = None,
+        scales: LearnedScales | None = None,
     ) -> None:
         parameters = dict(network.named_parameters())
         self._own = {name: (parameters[name], kind) for name, kind in types.items()}
         self._every = every or _SLOW_EVERY
         self._grids = grids or {}
+        self.scales = scales
         self._values: dict[str, torch.Tensor] = {}
         self._found_at: dict[str, int] = {}
 
@@ -70,18 +74,28 @@ class ExactWeights:
         """Find all blocks anew at the next use, as a run does that goes on from a checkpoint."""
         self._found_at.clear()
 
+    def learn(self) -> None:
+        """After `in_place` and a backward pass: tell the scales what the gradients say of them."""
+        for name, (parameter, _) in self._own.items():
+            if self.scales and name in self.scales and parameter.grad is not None:
+                self.scales.learn(name, parameter.data, parameter.grad)
+
     def _refresh(self, step: int | None) -> None:
         if step is None:
             self.forget()
         for name, (parameter, kind) in self._own.items():
             before = self._found_at.get(name)
-            grid = self._grids.get(name)
-            every = self._every if _is_slow(kind) and grid is None else 1
+            every = self._every if _is_slow(kind) and name not in self._grids else 1
             if before is None or step is None or step - before >= every:
-                weight = parameter.data
-                self._values[name] = grid.values(weight) if grid else rounded(weight, kind)
+                self._values[name] = self._as_in_file(name, parameter.data, kind)
                 if step is not None:
                     self._found_at[name] = step
+
+    def _as_in_file(self, name: str, weight: torch.Tensor, kind: str) -> torch.Tensor:
+        if self.scales and name in self.scales:
+            return self.scales.values(name, weight)
+        grid = self._grids.get(name)
+        return grid.values(weight) if grid else rounded(weight, kind)
 
 
 def held_grids(exact: Exact) -> dict[str, Grid]:
