@@ -238,6 +238,6 @@ class Distill(Finetune):
             faults.append("exact_every belongs to exact")
         if self.exact_start != "nearest" and not self.exact:
             faults.append("exact_start belongs to exact")
-        if "exact_scales" in self.model_fields_set and not self.exact:
+        if self.exact_scales != "learned" and not self.exact:
             faults.append("exact_scales belongs to exact")
         return faults

@@ -1,4 +1,8 @@
-"""Which shape a student has: the sizes that were named, the others in the teacher's proportions."""
+"""Which shape a student has: the sizes that were named, the others so that it stays deep.
+
+Of its size a student is the better the more layers and heads it keeps, at the cost of its widths
+(docs/distill.md has the figures; Liu et al. 2024, https://arxiv.org/abs/2402.14905).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from toolchain.compress.prune.shape import Shape, parameter_counter, read_shape,
 
 # By how much missing the number of parameters weighs more than losing the proportions.
 _AIM_WEIGHT = 25.0
+# Layers and heads keep the share of the hidden width to this power, the FFN follows it.
+_POWERS = {"layers": 0.5, "groups": 0.5, "ffn": 1.0}
 _KEYS = {"layers": "layers", "width": "hidden", "ffn": "ffn", "kv_heads": "groups"}
 
 
@@ -139,13 +145,12 @@ def _nearest(
     count: Callable[[Shape], int],
     accepts: Callable[[Shape], bool],
 ) -> Shape:
-    """Of the legal shapes with at most `most` parameters the one that is nearest to it and to the
-    teacher's proportions."""
+    """Of the legal shapes with at most `most` parameters the one that is nearest to it and to what
+    `_POWERS` says of proportions."""
 
     def cost(shape: Shape) -> float:
-        logs = {a: math.log(getattr(shape, a) / getattr(teacher, a))
-                for a in ("layers", "groups", "ffn", "hidden")}  # fmt: skip
-        uneven = sum((logs[axis] - logs["hidden"]) ** 2 for axis in ("layers", "groups", "ffn"))
+        logs = {a: math.log(getattr(shape, a) / getattr(teacher, a)) for a in (*_POWERS, "hidden")}
+        uneven = sum((logs[a] - power * logs["hidden"]) ** 2 for a, power in _POWERS.items())
         return uneven + _AIM_WEIGHT * math.log(count(shape) / most) ** 2
 
     shapes = list(_shapes(teacher, layout, named, most, snap, count))
@@ -169,8 +174,8 @@ def _shapes(
     snap: int,
     count: Callable[[Shape], int],
 ) -> Iterator[Shape]:
-    """Layers and widths in all legal sizes, heads near the width's share, the FFN that then comes
-    nearest to `most` from below."""
+    """Layers and widths in all legal sizes, heads near their share, the FFN that then comes nearest
+    to `most` from below."""
     for layers in _sizes("layers", teacher, layout, named, 1):
         for hidden in _sizes("hidden", teacher, layout, named, snap):
             for groups in _groups(teacher, layout, named, hidden):
@@ -194,7 +199,7 @@ def _groups(teacher: Shape, layout: Layout, named: dict[str, int], hidden: int) 
         return [named.get("groups", teacher.groups)]
     if layout.heads_fill_hidden:
         return [max(1, hidden // (teacher.heads_per_group * teacher.head_dim))]
-    near = teacher.groups * hidden / teacher.hidden
+    near = teacher.groups * (hidden / teacher.hidden) ** _POWERS["groups"]
     return sorted({max(1, math.floor(near)), max(1, math.ceil(near))})
 
 

@@ -19,7 +19,7 @@ from toolchain.compress.distill.student.settings import Student
 from toolchain.stage import Input, StageConfig
 
 NAME = "student"
-VERSION = 1
+VERSION = 2
 TOOLS = ("accelerate", "torch", "transformers")
 
 
