@@ -1,20 +1,28 @@
-"""Files that are either complete or absent: digests, durable writes, folders moved into place."""
+"""Files that are either complete or absent: digests, durable writes, folders moved into place.
+
+What appears under its name is on the disk before: the file's bytes, its folder, and the folders
+above that were made for it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from common.errors import UserError
+from common.folders import make_folder, sync_folder
+from common.locks import opened_alone, passing_turn
 
 _BLOCK_BYTES = 1 << 20
-PARTIAL_SUFFIX = ".partial"
+PARTIAL_SUFFIX, OLD_SUFFIX, LOCK_SUFFIX = ".partial", ".old", ".lock"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
 
 def sha256_file(path: Path) -> str:
@@ -42,15 +50,38 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
 
 
+@contextlib.contextmanager
+def file_in_the_making(final: Path) -> Iterator[BinaryIO]:
+    """Yield a file under a temporary name to write to; on success it is synced and renamed.
+
+    On any error it goes and `final` stays as it was. Processes that make the same file do so one
+    after the other.
+    """
+    partial = partial_of(final)
+    with opened_alone(partial) as stream:
+        try:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            partial.replace(final)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    sync_folder(final.parent)
+
+
+def put_in_place(partial: Path, final: Path) -> None:
+    """Sync a file that a library wrote under another name, and rename it."""
+    with partial.open("rb") as stream:
+        os.fsync(stream.fileno())
+    partial.replace(final)
+    sync_folder(final.parent)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file durably: under a temporary name, synced, then renamed."""
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
-    with partial.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-    _sync_folder(path.parent)
+    with file_in_the_making(path) as stream:
+        stream.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -58,16 +89,30 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def copy_file(source: Path, final: Path) -> None:
+    """Copy a file durably: under a temporary name, synced, then renamed."""
+    with source.open("rb") as stream, file_in_the_making(final) as out:
+        shutil.copyfileobj(stream, out, _BLOCK_BYTES)
+
+
+def link_file(source: Path, final: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no such thing."""
+    try:
+        os.link(source, final)
+    except OSError:
+        copy_file(source, final)
+
+
 @contextlib.contextmanager
 def folder_in_the_making(final: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `final`; on success sync it and move it into place.
 
     On any error the temporary folder goes and `final` stays as it was. What a killed process left
-    under the temporary name is cleared first.
+    is cleared first. The caller sees to it that no other process makes the same folder.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(f".{final.name}{PARTIAL_SUFFIX}")
-    shutil.rmtree(partial, ignore_errors=True)
+    make_folder(final.parent)
+    clear_leftovers(final)
+    partial = partial_of(final)
     partial.mkdir()
     try:
         yield partial
@@ -78,26 +123,68 @@ def folder_in_the_making(final: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def folder_made_alone(final: Path) -> Iterator[Path]:
+    """As `folder_in_the_making`, after any other process that makes the same folder."""
+    make_folder(final.parent)
+    with passing_turn(lock_of(final)), folder_in_the_making(final) as partial:
+        yield partial
+
+
 def replace_folder(partial: Path, final: Path) -> None:
     """Move a finished folder into place, over one that may be there."""
-    if final.exists():
-        old = final.with_name(f".{final.name}.old")
+    if not final.exists():
+        partial.rename(final)
+        sync_folder(final.parent)
+        return
+    if partial == partial_of(final) and _exchanged(partial, final):
+        old = partial
+    else:  # a moment without `final`, which `clear_leftovers` mends
+        old = final.with_name(f".{final.name}{OLD_SUFFIX}")
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
         partial.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        partial.rename(final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def clear_leftovers(final: Path) -> None:
+    """Remove what a killed process left beside `final`, and put back what it had moved away."""
+    old = final.with_name(f".{final.name}{OLD_SUFFIX}")
+    if old.is_dir() and not final.exists():
+        old.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(partial_of(final), ignore_errors=True)
+
+
+def partial_of(final: Path) -> Path:
+    """The temporary name of what is being made."""
+    return final.with_name(f".{final.name}{PARTIAL_SUFFIX}")
+
+
+def lock_of(final: Path) -> Path:
+    """Held by the process that makes `final`."""
+    return final.with_name(f".{final.name}{LOCK_SUFFIX}")
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two names change places at once, where system and file system can do that."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    return rename is not None and (
+        rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0
+    )
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until every file under the folder is on the disk."""
+    """Wait until every file and folder under the folder is on the disk."""
     for path in folder.rglob("*"):
-        if path.is_file():
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def require_free_bytes(folder: Path, needed_bytes: int, purpose: str) -> None:
@@ -110,11 +197,3 @@ def require_free_bytes(folder: Path, needed_bytes: int, purpose: str) -> None:
             f"{free_bytes / 1e9:.2f} GB free under {existing}",
             "free some space, or choose another folder with out=",
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

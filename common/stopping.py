@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 
 _SIGNALS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n))
 _KILLED = 128  # a shell's exit code for a program that a signal ended: 128 and its number
+
+
+class Ended(SystemExit):
+    """A signal asked the program to end."""
 
 
 @contextlib.contextmanager
@@ -34,4 +37,4 @@ def tidy_when_ended() -> Iterator[None]:
 def _end(number: int, _frame: FrameType | None) -> None:
     for one in _SIGNALS:  # the second signal must not interrupt the tidying
         signal.signal(one, signal.SIG_IGN)
-    sys.exit(_KILLED + number)
+    raise Ended(_KILLED + number)

@@ -10,7 +10,6 @@ positions are `runtimes.ort_decoder`'s matter.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 from common.closing import Closing
 from common.errors import UserError
 from common.files import read_json, write_json
+from common.scratch import ScratchFolder
 from runtimes.ort import explain
 from runtimes.ort_graph import GENAI_CONFIG
 
@@ -44,7 +44,7 @@ class GenaiModel(Closing):
         import onnxruntime_genai as genai
 
         config = _config(folder)
-        self._copy = tempfile.TemporaryDirectory(prefix="edgeforge-genai-")
+        self._copy = ScratchFolder("genai")
         self._genai: Any = genai
         try:
             made = Path(self._copy.name)

@@ -7,13 +7,13 @@ in the file, and runs dry. So the answer for an 8B model takes as long as for a 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.scratch import ScratchFolder
 from runtimes.gguf_file import type_size_bytes, write_header_only
 from runtimes.quantizer import (
     QuantizeLog,
@@ -147,7 +147,7 @@ def _dry_runs(
     }
     numbers = quantization_names()
     overrides = [(pattern, tensor_type_number(name)) for pattern, name in tensor_types.items()]
-    with tempfile.TemporaryDirectory(prefix="edgeforge-predict-") as folder:
+    with ScratchFolder("predict") as folder:
         real, padded = Path(folder, "real.gguf"), Path(folder, "padded.gguf")
         rows = [(name, shape, _source_type(name, shape)) for name, shape in tensors]
         write_header_only(real, metadata, rows)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.errors import UserError, near_names
+from common.resources import explained_text
+from common.with_parent import with_parent
 from runtimes.quantizer_process import Job
 
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
@@ -148,7 +150,7 @@ def run_jobs(jobs: Sequence[Job], progress: Progress | None = None) -> list[Quan
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "runtimes.quantizer_process"],
+            with_parent([sys.executable, "-m", "runtimes.quantizer_process"]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -169,6 +171,8 @@ def run_jobs(jobs: Sequence[Job], progress: Progress | None = None) -> list[Quan
             errors.seek(0)
             last = [line.strip() for line in errors.read().splitlines() if line.strip()][-3:]
             failed = jobs[logs.index(None)] if None in logs else jobs[-1]
+            if lack := explained_text(" ".join(last), f"quantizing {failed.source}"):
+                raise lack
             raise UserError(
                 f"llama.cpp's quantizer stopped (exit {code}) on {failed.source}: "
                 + (" | ".join(last) or "no message"),
@@ -197,6 +201,8 @@ def _read_log(stream: IO[str], job: Job, progress: Progress | None) -> QuantizeL
 
 def _refusal(job: Job, errors: Sequence[str]) -> UserError:
     said = "; ".join(errors[-2:]) or "no reason given"
+    if lack := explained_text(said, f"quantizing {job.source}"):
+        return lack
     mend = ""
     if "imatrix" in said or "importance matrix" in said:
         mend = "this type needs an importance matrix: leave imatrix on, or choose a larger type"

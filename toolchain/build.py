@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.files import folder_in_the_making, write_json
-from common.locks import only_writer
 from toolchain import up_to_date
 from toolchain.chain import State, run_chain
 from toolchain.compress.distill.ahead import require_pair_ahead
 from toolchain.job import BuildRequest, Job, as_exported, plan_of, require_room, settle
 from toolchain.ledger.keep import exported_within
-from toolchain.pipeline import say_on_stderr
+from toolchain.pipeline import say_on_stderr, writing
 from toolchain.stage import Input
 from toolchain.trust.sums import LOG_FOLDER
 
@@ -68,7 +67,7 @@ def build(request: BuildRequest, say: Callable[[str], None] = say_on_stderr) -> 
     begun = as_exported(job)
     if "export" in job.recipe.stages:
         require_room(begun, plan_of(begun))  # of the checkpoint as it came, before the chain's work
-    with only_writer(job.workspace.root):
+    with writing(job.workspace):
         return _build(job, key, say)
 
 
@@ -84,8 +83,9 @@ def _build(job: Job, key: str, say: Callable[[str], None]) -> BuildResult:
     make_bundle(state, plan, exported, say)
     smoke = smoke_test(job, say) if "smoke" in job.recipe.stages else None
     result = BuildResult(job.bundle, up_to_date=False, smoke=smoke)
-    up_to_date.write_log(job, key, passed=result.passed)
+    up_to_date.write_log(job, None, passed=result.passed)  # the report reads it
     write_reports(job)
+    up_to_date.write_log(job, key, passed=result.passed)  # last: now the build is finished
     return result
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from common.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
@@ -82,15 +83,16 @@ def opened(args: argparse.Namespace, ending: str) -> Iterator[tuple[Path, Artifa
     again."""
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate, model_name
-    from toolchain.pipeline import Workspace
+    from toolchain.pipeline import Workspace, writing
 
     trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
     folder = locate(args.model, **trust)
     with ExitStack() as stack:
         root = args.out.absolute() / f"{model_name(args.model)}-{ending}"
         if getattr(args, "dry_run", False):
-            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeforge-")))
+            root = Path(stack.enter_context(ScratchFolder("dry-run")))
         workspace = Workspace(root)
+        stack.enter_context(writing(workspace))
         source, _ = checkpoint_for_build(folder, workspace, **trust)
         yield folder, source, workspace
 

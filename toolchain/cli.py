@@ -13,6 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 from common.errors import EXIT_BAD_INPUT, UserError, near_names
+from common.resources import explained
+from common.stopping import Ended, tidy_when_ended
 
 # verb → module with HELP (one line), EXAMPLES, add_arguments(parser) and run(args) -> exit code.
 VERBS = {
@@ -49,19 +51,30 @@ EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; a `UserError` becomes one clear message and exit code 2."""
+    """Run one verb; a `UserError`, or a lack of what the machine has, becomes one clear message and
+    exit code 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        with tidy_when_ended():
+            return _dispatch(arguments)
     except KeyboardInterrupt:
-        print("stopped; finished stages are kept, run the same command to go on", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _stopped(EXIT_INTERRUPTED)
+    except Ended as end:
+        return _stopped(int(str(end)))
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except Exception as error:
+        told = error if isinstance(error, UserError) else explained(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def _stopped(code: int) -> int:
+    print("stopped; finished stages are kept, run the same command to go on", file=sys.stderr)
+    return code
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common.files import folder_in_the_making, read_json, sha256_json, write_json
+from common.files import (
+    LOCK_SUFFIX,
+    OLD_SUFFIX,
+    PARTIAL_SUFFIX,
+    clear_leftovers,
+    folder_in_the_making,
+    lock_of,
+    read_json,
+    sha256_json,
+    write_json,
+)
+from common.folders import make_folder
+from common.locks import LOCK_FILE, free, only_writer, passing_turn
+from common.scratch import clear_left_behind
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.cost import Cost, read_cost, watching
-from toolchain.stage import StageConfig, resume_folder
+from toolchain.stage import RESUME_SUFFIX, StageConfig, resume_folder
 
 STAGES_FOLDER = ".stages"
 _KEY_LENGTH = 16
+_ENDINGS = (PARTIAL_SUFFIX, OLD_SUFFIX, RESUME_SUFFIX, LOCK_SUFFIX)
 
 
 def say_on_stderr(line: str) -> None:
@@ -89,10 +104,25 @@ def run_stage(
     Raises whatever the stage raises; the workspace then holds what it held before.
     """
     folder = stage_folder(stage, source, config, workspace)
-    if finished(stage, source, config, workspace):
-        cost = _cost_of(folder)
-        workspace.events.append(StageEvent(stage.NAME, folder.name, reused=True, cost=cost))
-        return artifacts.load(folder)
+    if not finished(stage, source, config, workspace):
+        make_folder(folder.parent)
+        waiting = f"{stage.NAME}: another process makes it; waiting for that …"
+        with passing_turn(lock_of(folder), lambda: say(waiting)):
+            if not finished(stage, source, config, workspace):
+                return _made(stage, source, config, folder, workspace, say)
+    event = StageEvent(stage.NAME, folder.name, reused=True, cost=_cost_of(folder))
+    workspace.events.append(event)
+    return artifacts.load(folder)
+
+
+def _made(
+    stage: Any,
+    source: Artifact,
+    config: StageConfig,
+    folder: Path,
+    workspace: Workspace,
+    say: Callable[[str], None],
+) -> Artifact:
     say(f"{stage.NAME} …")
     with watching() as watch, folder_in_the_making(folder) as partial:
         stage.run(source, config, partial)
@@ -103,6 +133,37 @@ def run_stage(
     workspace.events.append(event)
     say(f"{stage.NAME} done in {cost.wall_sec:.1f} s")
     return artifacts.load(folder)
+
+
+@contextlib.contextmanager
+def writing(workspace: Workspace) -> Iterator[None]:
+    """Be the only one that writes to the workspace, cleared of what killed runs left. Raises
+    `UserError` that names the process that writes to it now."""
+    with only_writer(workspace.root):
+        clear_left_behind()
+        for folder in (workspace.root, workspace.stages):
+            if folder.is_dir():
+                clear_folder(folder)
+        yield
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove what killed runs left in a folder of results: whatever was half made, and what a
+    stage that is finished since went on from. What a process works on now stays."""
+    for path in sorted(folder.glob(".*")):
+        name, ending = path.stem.removeprefix("."), path.suffix
+        final = folder / name
+        if path.name == LOCK_FILE or ending not in _ENDINGS:
+            continue
+        if ending == PARTIAL_SUFFIX and path.is_file():
+            with free(path):
+                continue
+        with free(lock_of(final)) as nobody:
+            if not nobody:
+                continue
+            clear_leftovers(final)
+            if (final / artifacts.MANIFEST).is_file():
+                shutil.rmtree(resume_folder(final), ignore_errors=True)
 
 
 def _cost_file(folder: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json, write_json, write_text
+from common.resources import explained_text
+from common.scratch import ScratchFolder
+from common.with_parent import with_parent
 from toolchain.report.smoke import smoke_report
 from toolchain.report.strings import LANGUAGES
 from toolchain.trust.sums import LOG_FOLDER, require_sound
@@ -61,7 +63,7 @@ def run_smoke(
             f"there is no bundle in {bundle}", "build it first: make target=… (edgeforge build)"
         )
     require_sound(bundle)  # the test is the bundle's own code: a changed one must not run
-    with tempfile.TemporaryDirectory() as folder:
+    with ScratchFolder("smoke") as folder:
         report = Path(folder) / "smoke.json"
         command = [sys.executable, "-B", str(bundle / SMOKE_TEST), "--json", str(report)]
         command += [] if threads is None else ["--threads", str(threads)]
@@ -94,7 +96,9 @@ def _recorded_engine(bundle: Path) -> str:
 
 def _run(command: list[str], timeout_sec: float) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_sec)
+        return subprocess.run(
+            with_parent(command), capture_output=True, text=True, timeout=timeout_sec
+        )
     except subprocess.TimeoutExpired:
         raise UserError(
             f"the smoke test did not end within {timeout_sec:.0f} s and was stopped",
@@ -104,6 +108,8 @@ def _run(command: list[str], timeout_sec: float) -> subprocess.CompletedProcess[
 
 def _cannot_run(done: subprocess.CompletedProcess[str]) -> UserError:
     reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    if lack := explained_text(done.stderr, "the smoke test"):
+        return lack
     if done.returncode == _CANNOT_RUN:
         return UserError(reason, "build the bundle again, or install the engine it names")
     how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"

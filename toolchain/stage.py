@@ -11,6 +11,8 @@ from common.files import PARTIAL_SUFFIX, sha256_file
 from common.strict import Strict
 from toolchain.artifact import Artifact
 
+RESUME_SUFFIX = ".resume"
+
 
 class StageConfig(Strict):
     """Base of every stage's config."""
@@ -38,7 +40,7 @@ def resume_folder(out_dir: Path) -> Path:
     The stage makes it.
     """
     name = out_dir.name.removeprefix(".").removesuffix(PARTIAL_SUFFIX)
-    return out_dir.with_name(f".{name}.resume")
+    return out_dir.with_name(f".{name}{RESUME_SUFFIX}")
 
 
 @runtime_checkable

@@ -69,8 +69,9 @@ def is_finished(bundle: Path, key: str) -> bool:
         return False
 
 
-def write_log(job: Job, key: str, *, passed: bool) -> None:
-    """Leave `log/build.json` in the bundle: key, verdict, when, and how long each stage took."""
+def write_log(job: Job, key: str | None, *, passed: bool) -> None:
+    """Leave `log/build.json` in the bundle: key, verdict, when, and how long each stage took. A log
+    without a key is that of a build that has not come to its end."""
     log = job.bundle / LOG_FOLDER
     log.mkdir(exist_ok=True)
     facts = {

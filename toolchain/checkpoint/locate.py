@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
+from common.scratch import ScratchFolder
 
 DEMO = "demo"
 DEMO_NAME = "edgeforge-demo"
@@ -60,7 +60,7 @@ def headers_of(model: str | None) -> Iterator[Path]:
     from toolchain.checkpoint.hub import download
     from toolchain.checkpoint.hub_headers import fetch_headers
 
-    with tempfile.TemporaryDirectory(prefix="edgeforge-headers-") as folder:
+    with ScratchFolder("headers") as folder:
         path = Path(folder) / hub_id["repo"].rpartition("/")[2]
         path.mkdir()
         listed = fetch_headers(hub_id["repo"], hub_id["revision"], path)

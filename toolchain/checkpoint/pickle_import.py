@@ -13,6 +13,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import require_free_bytes, write_json
+from common.resources import explained_text
+from common.with_parent import with_parent
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.digests import FileScans
@@ -73,7 +75,7 @@ def _new_name(name: str) -> str:
 
 def _convert(source: Path, target: Path) -> None:
     done = subprocess.run(
-        module_command(f"{__package__}.pickle_process", source, target),
+        with_parent(module_command(f"{__package__}.pickle_process", source, target)),
         stderr=subprocess.PIPE,
         text=True,
         check=False,
@@ -81,6 +83,8 @@ def _convert(source: Path, target: Path) -> None:
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        if lack := explained_text(done.stderr, f"converting {source}"):
+            raise lack
         raise UserError(
             f"checkpoint {source.parent}: {lines[-1]}", "use a version with safetensors weights"
         )

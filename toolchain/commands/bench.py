@@ -9,6 +9,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
+from common.with_parent import with_parent
 from toolchain.options import MAKE_VARIABLES, add_options, bundle_folder, count
 
 HELP = "speed of a finished ONNX bundle against FP32, torch and llama.cpp, on this CPU"
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from toolchain.child import environment
 
-    return subprocess.run(command, env=environment(), check=False).returncode
+    return subprocess.run(with_parent(command), env=environment(), check=False).returncode
 
 
 def command_of(args: argparse.Namespace) -> list[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.scratch import ScratchFolder
 from toolchain.checkpoint_verbs import add_data, add_out, opened, prepared_data, print_json
 from toolchain.options import add_options
 
@@ -146,7 +146,7 @@ def _print_outline(args: argparse.Namespace, student: Artifact, config: Config) 
     from toolchain.compress.distill.stage import purpose
     from toolchain.train.outline import outline
 
-    with tempfile.TemporaryDirectory(prefix="edgeforge-") as folder:
+    with ScratchFolder("dry-run") as folder:
         plan = outline(
             student,
             config.data.path,

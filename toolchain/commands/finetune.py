@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.scratch import ScratchFolder
 from toolchain.checkpoint_verbs import add_data, prepared_data
 from toolchain.options import add_options
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         root = out / model_name(args.model)
         if args.dry_run:
-            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeforge-")))
+            root = Path(stack.enter_context(ScratchFolder("dry-run")))
         workspace = Workspace(root)
         source = _source(folder, workspace, args)
         data = prepared_data(args, source, workspace)
@@ -94,13 +94,13 @@ def _train(
 ) -> tuple[Artifact, bool]:
     """The result in its place, and whether it was there already."""
     from common.errors import UserError
-    from common.files import replace_folder
-    from common.locks import only_writer
+    from common.files import clear_leftovers, replace_folder
     from toolchain import artifact as artifacts
-    from toolchain.pipeline import run_stage, stage_versions
+    from toolchain.pipeline import run_stage, stage_versions, writing
     from toolchain.train import finetune
 
-    with only_writer(workspace.root / ".finetune"):
+    with writing(workspace):
+        clear_leftovers(final)
         if (final / artifacts.MANIFEST).is_file():
             there = artifacts.load(final)
             same = there.parents == (source.digest, config.data.digest)

@@ -116,13 +116,14 @@ def _require_room(final: Path, plan: MergePlan) -> None:
 def _merge(source: Artifact, config: Config, final: Path) -> tuple[Artifact, bool]:
     """The merged model, and whether it was there already."""
     from common.errors import UserError
-    from common.files import folder_in_the_making
+    from common.files import clear_leftovers, folder_in_the_making
     from common.locks import only_writer
     from toolchain import artifact as artifacts
     from toolchain.compress import merge
     from toolchain.pipeline import say_on_stderr, stage_versions
 
     with only_writer(final.parent / ".merge"):
+        clear_leftovers(final)
         if (final / artifacts.MANIFEST).is_file():
             there = artifacts.load(final)
             same = there.parents == (source.digest, config.adapter.digest)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from common.scratch import ScratchFolder
 from toolchain.options import MAKE_VARIABLES, add_options, count
 
 if TYPE_CHECKING:
@@ -298,11 +299,10 @@ def _device(args: argparse.Namespace) -> Device | None:
 def _plan(request: SearchRequest) -> str:
     """What a search would look at; nothing is written."""
     import dataclasses
-    import tempfile
 
     from toolchain.search.session import open_session
 
-    with tempfile.TemporaryDirectory(prefix="edgeforge-") as folder:
+    with ScratchFolder("dry-run") as folder:
         build = dataclasses.replace(request.build, out=Path(folder))
         session = open_session(
             dataclasses.replace(request, build=build, storage=None), lambda _line: None

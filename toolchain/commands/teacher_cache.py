@@ -87,18 +87,17 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _write(args: argparse.Namespace, settings: TeacherCache) -> Manifest | None:
-    from common.locks import only_writer
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
     from toolchain.compress.distill.cache.run import write_cache
     from toolchain.compress.distill.cache.settle import settle
-    from toolchain.pipeline import Workspace, say_on_stderr
+    from toolchain.pipeline import Workspace, say_on_stderr, writing
 
     trust = {"allow_pickle": args.allow_pickle, "trust_remote_code": args.trust_remote_code}
     teacher, student = (locate(name, **trust) for name in (args.model, args.student or args.model))
     out = args.out.absolute()
-    with only_writer(out / f"{_WORK}-{args.part[0]}"):  # machines may share the folder
-        workspace = Workspace(out / f"{_WORK}-{args.part[0]}")
+    workspace = Workspace(out / f"{_WORK}-{args.part[0]}")  # machines may share the folder
+    with writing(workspace):
         source, _ = checkpoint_for_build(teacher, workspace, **trust)
         job = settle(
             source,

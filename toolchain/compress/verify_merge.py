@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.resources import explained_text
+from common.with_parent import with_parent
 from toolchain.child import environment, module_command
 from toolchain.hf import free_memory_bytes
 from toolchain.layer_widths import network_loader
@@ -44,7 +46,7 @@ def verify_in_child(
         }
     command = module_command(__name__, base, adapter, merged)
     done = subprocess.run(
-        [*command, *(["--trust-remote-code"] if trust_remote_code else [])],
+        with_parent([*command, *(["--trust-remote-code"] if trust_remote_code else [])]),
         capture_output=True,
         text=True,
         check=False,
@@ -53,6 +55,8 @@ def verify_in_child(
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode != 0 or not lines:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        if lack := explained_text(done.stderr, "comparing the merged model with peft's"):
+            raise lack
         raise UserError(
             f"the merged model could not be compared with peft's: {said}",
             "nothing was kept; merge with --no-verify only when you check the result yourself",

@@ -8,7 +8,6 @@ KLD; its logits wait on disk, at most `max_reference_bytes` of them.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import require_free_bytes
+from common.scratch import ScratchFolder
 from toolchain.data.text import COMPANION_FOLDER, TaskExample, evaluation_text, task_examples
 from toolchain.evaluate.awkward import AWKWARD_TEXTS
 from toolchain.evaluate.chunks import Chunks, choose_chunks
@@ -130,7 +130,7 @@ def evaluate(
         with open_model(model, options) as opened:
             return measure_open(opened, settings, data)
     model_path(model, options)  # a missing model is told before the other one is run
-    with tempfile.TemporaryDirectory(prefix="edgeforge-") as folder:
+    with ScratchFolder("compare") as folder:
         with open_model(against, options) as opened:
             inputs = _inputs(data or opened.companion, settings)
             other = _reference(opened, inputs, settings, Path(folder))

@@ -23,6 +23,8 @@ from pydantic import Field
 
 from common.errors import UserError
 from common.files import read_json, require_free_bytes, write_json, write_text
+from common.resources import explained_text
+from common.with_parent import with_parent
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.export.manifest import bundle_license, make_manifest
@@ -158,9 +160,13 @@ def record_answers(bundle: Path) -> dict[str, Any]:
     """
     result = bundle / f".{SMOKE_TEST}.json"
     command = [sys.executable, "-B", str(bundle / SMOKE_TEST), "--record", "--json", str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_RECORD_TIMEOUT_SEC)
+    done = subprocess.run(
+        with_parent(command), capture_output=True, text=True, timeout=_RECORD_TIMEOUT_SEC
+    )
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        if lack := explained_text(done.stderr, "recording the bundle's answers"):
+            raise lack
         raise UserError(
             f"the bundle's answers cannot be recorded: {reason}",
             "edgeforge doctor tells whether the engine works",

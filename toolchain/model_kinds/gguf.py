@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import write_json
+from common.scratch import ScratchFolder
 from runtimes.llama import LlamaModel
 from runtimes.llama_stream import LlamaStream
 from toolchain.models import OpenModel, OpenOptions
@@ -53,11 +52,12 @@ def open_file(
         stop_texts=stop_texts,
         adapter=adapter,
     )
-    made = None if companion else Path(tempfile.mkdtemp(prefix="edgeforge-"))
+    scratch = None if companion else ScratchFolder("companion")
     bos, eos = (
         None if token is None else model.detokenize([token], special=True)
         for token in (model.bos_token_id, model.eos_token_id)
     )
+    made = Path(scratch.name) if scratch else None
     if made:
         tokens = {"bos_token": bos, "eos_token": eos, "chat_template": model.chat_template}
         write_json(made / "tokenizer_config.json", tokens)
@@ -80,7 +80,7 @@ def open_file(
             "size_bytes": file.stat().st_size,
             "kv_cache_type": "f32" if options.exact else kv_cache_type,
         },
-        on_close=(lambda: shutil.rmtree(made, ignore_errors=True),) if made else (),
+        on_close=(scratch.cleanup,) if scratch else (),
     )
 
 

@@ -7,7 +7,6 @@ standard library, whatever engine the device has. One candidate lies there at a 
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_json, write_text
+from common.scratch import ScratchFolder
 from runtimes.remote.faults import DeviceBusy
 from runtimes.remote.ssh import SshOptions
 
@@ -67,7 +67,7 @@ def measure_on_device(
     )
     words = ["--speed-only", *([] if threads is None else ["--threads", str(threads)])]
     folder = f"{device.remote_dir.rstrip('/')}/{name}-{target.name}"
-    with tempfile.TemporaryDirectory(prefix="edgeforge-search-") as place:
+    with ScratchFolder("search") as place:
         _lay_out(Path(place), target, planned, file)
         with connect(device.host, device.ssh) as connection:
             facts = preflight(connection, folder=device.remote_dir, python=device.python)

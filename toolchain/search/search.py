@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import write_json
-from common.locks import only_writer
+from toolchain.pipeline import Workspace, writing
 from toolchain.search.front import axes, front, unmet, within
 from toolchain.search.recipes import write_recipe
 from toolchain.search.session import SearchRequest, Session, open_session
@@ -59,7 +59,7 @@ def run_session(session: Session, say: Say) -> Found:
     request = session.request
     with contextlib.ExitStack() as stack:
         for root in session.roots:
-            stack.enter_context(only_writer(root))
+            stack.enter_context(writing(Workspace(root)))
         start = time.monotonic()
         _begin(session, say)
         if len(session.study.finished()) < request.trials:

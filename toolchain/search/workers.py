@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from common.with_parent import end_with
 from toolchain.pipeline import say_on_stderr
 
 if TYPE_CHECKING:
@@ -77,7 +79,9 @@ def _run_processes(request: SearchRequest) -> None:
     context = multiprocessing.get_context("spawn")
     stop, faults = context.Event(), context.SimpleQueue()
     processes = [
-        context.Process(target=_process, args=(request, number, stop, faults), daemon=True)
+        context.Process(
+            target=_process, args=(request, os.getpid(), number, stop, faults), daemon=True
+        )
         for number in range(request.workers)
     ]
     for process in processes:
@@ -103,10 +107,11 @@ def _run_processes(request: SearchRequest) -> None:
         )
 
 
-def _process(request: SearchRequest, number: int, stop: Any, faults: Any) -> None:
-    """A worker process."""
+def _process(request: SearchRequest, parent: int, number: int, stop: Any, faults: Any) -> None:
+    """A worker process, which ends with its parent."""
     from toolchain.search.session import open_session
 
+    end_with(parent)
     try:
         work(open_session(request, say_on_stderr), number, say_on_stderr, stop.is_set)
     except UserError as error:

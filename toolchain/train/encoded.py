@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import PARTIAL_SUFFIX, read_json, write_json
+from common.files import file_in_the_making, read_json, write_json
 from common.progress import progress_bar
 from toolchain.data.prepare.encode import Encoded, TooLong, pack
 from toolchain.train.examples import (
@@ -164,13 +164,11 @@ def _write(
         fields = {"input_ids": ids, "token_type_ids": ids, "labels": pa.int32()}
     schema = pa.schema(list(fields.items()))
     total = SplitFacts()
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+    with file_in_the_making(path) as sink, pa.ipc.new_stream(sink, schema) as stream:
         for part in _parts(examples):
             rows = list(_rows(part, room))
             total = _add(total, part, rows)
             stream.write_batch(pa.RecordBatch.from_pylist(rows, schema))
-    partial.replace(path)
     return total
 
 

@@ -11,6 +11,7 @@ from typing import IO
 
 from common.errors import EXIT_BAD_INPUT, UserError
 from common.files import write_text
+from common.with_parent import with_parent
 from runtimes.threads import free_cores
 from toolchain.child import environment
 from toolchain.train.job import TrainJob
@@ -47,7 +48,11 @@ def run_module(
         launcher = [sys.executable, "-m", "accelerate.commands.launch"]
         command = [*launcher, "--config_file", str(settings), "-m", module, str(job_file)]
     worker = subprocess.Popen(
-        command, env=_environment(threads), stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        with_parent(command),
+        env=_environment(threads),
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     )
     assert worker.stdout is not None
     try:

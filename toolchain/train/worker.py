@@ -23,6 +23,7 @@ from typing import Any
 from common.errors import EXIT_BAD_INPUT, UserError
 from common.files import write_json
 from common.locks import only_writer
+from common.resources import explained
 from toolchain.train import checkpoints
 from toolchain.train.job import TrainJob, read_job
 from toolchain.train.points import Points, plan_points
@@ -49,12 +50,15 @@ def reporting(work: Callable[[], None]) -> int:
     _end_with_parent()
     try:
         work()
-    except UserError as error:
-        facts = {"problem": error.problem, "mend": error.mend, "details": error.details}
-        print(ERROR_MARK + json.dumps(facts), flush=True)
-        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except Exception as error:
+        told = error if isinstance(error, UserError) else explained(error)
+        if told is None:
+            raise
+        facts = {"problem": told.problem, "mend": told.mend, "details": told.details}
+        print(ERROR_MARK + json.dumps(facts), flush=True)
+        return EXIT_BAD_INPUT
     return 0
 
 

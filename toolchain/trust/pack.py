@@ -7,12 +7,11 @@ folder = unpack(packed, Path("demo-laptop"))
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import PARTIAL_SUFFIX, folder_in_the_making, read_json, require_free_bytes
+from common.files import file_in_the_making, folder_made_alone, read_json, require_free_bytes
 from toolchain.trust.archive import MOST_BYTES, SUFFIX, blocks, read_members, write_archive
 from toolchain.trust.contents import Packed
 from toolchain.trust.sums import SIGNATURE_FILE, SUMS_FILE, read_sums, require_sound, sums_faults
@@ -43,15 +42,8 @@ def pack(bundle: Path, file: Path) -> Path:
         raise UserError(f"folder {file.absolute().parent} does not exist", "make it first")
     size = sum(path.stat().st_size + _HEADER_BYTES for path in files.values())
     require_free_bytes(file.absolute().parent, size, f"packing {bundle}")
-    partial = file.with_name(f".{file.name}{PARTIAL_SUFFIX}")
-    try:
-        with partial.open("wb") as out:
-            write_archive(files, packed_name(bundle), out)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with file_in_the_making(file) as out:
+        write_archive(files, packed_name(bundle), out)
     return file
 
 
@@ -75,7 +67,7 @@ def unpack(file: Path, to: Path | None = None, most_bytes: int = MOST_BYTES) -> 
             return _same_bundle(target, packed)
         size = sum(member.size_bytes for member in members.values())
         require_free_bytes(target.absolute().parent, size, f"unpacking {file}")
-        with folder_in_the_making(target) as partial:
+        with folder_made_alone(target) as partial:
             for name in sorted(members):
                 _extract(packed, name, partial / name, sums.get(name))
             if target.exists():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import PARTIAL_SUFFIX
+from common.files import PARTIAL_SUFFIX, put_in_place
 from toolchain.trust.sums import LOG_FOLDER, SIGNATURE_FILE, require_sound
 
 PASSWORD_VARIABLE = "EDGEFORGE_KEY_PASSWORD"
@@ -57,7 +57,7 @@ def sign(bundle: Path, signer: KeyPair | Sigstore) -> Path:
     partial = bundle.parent / f".{bundle.name}-{SIGNATURE_FILE}{PARTIAL_SUFFIX}"
     try:
         config.sign(bundle, partial)
-        partial.replace(final)
+        put_in_place(partial, final)
     except Exception as error:  # model-signing, sigstore and the network raise what they like
         raise UserError(
             f"{bundle} cannot be signed: {_words(error)}", "look at the key or the network"

@@ -6,13 +6,13 @@ verdict = verify(Path("build/edgeforge-demo/laptop"))
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.scratch import ScratchFolder
 from toolchain.trust.contents import Contents, Folder, open_contents
 from toolchain.trust.pack import unpack
 from toolchain.trust.signing import KeyPair, Sigstore, signature_fault
@@ -126,7 +126,7 @@ def _as_folder(path: Path, contents: Contents) -> Iterator[Path | None]:
     if isinstance(contents, Folder):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="edgeforge-") as made:
+    with ScratchFolder("verify") as made:
         try:
             folder: Path | None = unpack(path, Path(made) / "bundle")
         except UserError:

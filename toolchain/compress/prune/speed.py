@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from common.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
@@ -66,7 +66,7 @@ def checkpoint_speeds(folders: Sequence[Path], file_type: str) -> list[float] | 
     from toolchain.checkpoint.intake import open_checkpoint
     from toolchain.pipeline import Workspace
 
-    with TemporaryDirectory(prefix="edgeforge-speed-") as folder:
+    with ScratchFolder("speed") as folder:
         sources = [open_checkpoint(path, None)[0] for path in folders]
         try:
             files = quantized(sources, file_type, Workspace(Path(folder)), lambda _line: None)

@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from common.scratch import ScratchFolder
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
@@ -174,7 +174,7 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
     held = reference(maker.source.path, measured_on)
     klds = []
     for candidate in few:
-        with TemporaryDirectory(prefix="edgeforge-prune-") as folder:
+        with ScratchFolder("prune") as folder:
             klds.append(divergence(maker.make(candidate, Path(folder), fitted_on), held))
     best = min(range(len(few)), key=klds.__getitem__)
     return few[best], [_record(maker, c, kld) for c, kld in zip(few, klds, strict=True)]

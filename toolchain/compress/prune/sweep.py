@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import write_json, write_text
+from common.scratch import ScratchFolder
 from toolchain.compress.prune.settings import AIMS
 from toolchain.report.svg import new_figure, save_svg
 
@@ -140,13 +141,12 @@ def _beyond(point: Point, cliff: float | None) -> bool:
 
 def _divergences(source: Artifact, made: Sequence[Artifact]) -> list[float]:
     """KLD of each from the original, on the evaluation text that nothing was fitted to."""
-    from tempfile import TemporaryDirectory
 
     from toolchain.compress.prune.calibration import read_batches
     from toolchain.compress.prune.measure import divergence, reference
     from toolchain.data.text import evaluation_text, write_text
 
-    with TemporaryDirectory(prefix="edgeforge-") as folder:
+    with ScratchFolder("sweep") as folder:
         path = Path(folder) / "evaluation.txt"
         write_text(evaluation_text(source.path), path)
         batches = read_batches(path, source.path, _HELD_TOKENS, seed=0)

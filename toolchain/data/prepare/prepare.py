@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from common.errors import UserError
 from common.files import (
-    folder_in_the_making,
+    folder_made_alone,
     read_json,
     require_free_bytes,
     sha256_file,
@@ -73,7 +73,7 @@ def prepare(settings: Settings, *, dry_run: bool = False) -> dict[str, Any]:
         return _report(settings, tally, measure)
     size_bytes = sum(path.stat().st_size for path in settings.inputs)
     require_free_bytes(settings.out.absolute().parent, 2 * size_bytes, "the prepared data")
-    with folder_in_the_making(settings.out) as folder:
+    with folder_made_alone(settings.out) as folder:
         tally = _all_splits(settings, measure, folder)
         report = _report(settings, tally, measure)
         for name, split in report["splits"].items():

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, near_names
-from common.files import PARTIAL_SUFFIX, write_text
+from common.files import file_in_the_making, write_text
 from toolchain.data.home_control import Example, generate
 from toolchain.data.prepare.formats import FORMS
 
@@ -107,11 +106,5 @@ def _write_parquet(rows: Sequence[dict[str, Any]], out: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    partial = out.with_name(f".{out.name}{PARTIAL_SUFFIX}")
-    try:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), partial)
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with file_in_the_making(out) as stream:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), stream)

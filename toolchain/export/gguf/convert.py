@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from typing import Any, Literal
 from common.errors import UserError
 from common.files import read_json, require_free_bytes
 from common.progress import progress_bar
+from common.scratch import ScratchFolder
+from common.with_parent import with_parent
 from runtimes.vendored import llama_cpp_folder
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
@@ -150,7 +151,7 @@ def _run_converter(
     arguments: list[str], request: dict[str, Any], target: Path, expected_bytes: int
 ) -> _Outcome:
     """Run the driver, with a bar of the bytes written so far. Logs stay in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="edgeforge-convert-") as folder:
+    with ScratchFolder("convert") as folder:
         request_file, log_file = Path(folder, "request.json"), Path(folder, "log.txt")
         request_file.write_text(json.dumps(request), encoding="utf-8")
         command = [sys.executable, "-P", str(_DRIVER), str(llama_cpp_folder()), str(request_file)]
@@ -158,7 +159,7 @@ def _run_converter(
         with log_file.open("wb") as log:
             # Offline: what is missing in the folder is an error, never fetched silently.
             child = subprocess.Popen(
-                [*command, "--", *arguments],
+                with_parent([*command, "--", *arguments]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import require_free_bytes, sha256_file, write_json
+from common.scratch import ScratchFolder
+from common.with_parent import with_parent
 from runtimes.vendored import llama_cpp_folder
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
@@ -53,7 +54,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     size_bytes = 2 * (source.path / WEIGHTS).stat().st_size
     require_free_bytes(out_dir, size_bytes, "the converted adapter")
     target = out_dir / FILE
-    with tempfile.TemporaryDirectory(prefix="edgeforge-adapter-") as name:
+    with ScratchFolder("adapter") as name:
         folder = Path(name)
         settings = {**read_object(adapter.path / CONFIG), "lora_alpha": alpha}
         write_json(folder / CONFIG, settings)
@@ -115,7 +116,7 @@ def _convert(folder: Path, base: Path, target: Path) -> None:
     script = llama_cpp_folder() / _SCRIPT
     arguments = [str(folder), "--base", str(base), "--outtype", "f32", "--outfile", str(target)]
     done = subprocess.run(
-        [sys.executable, str(script), *arguments],
+        with_parent([sys.executable, script, *arguments]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

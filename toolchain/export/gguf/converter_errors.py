@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from common.errors import UserError
+from common.resources import explained_text
 
 _UNSUPPORTED = re.compile(r"Model (\S+) is not supported")
 _NOISE = re.compile(r"^(INFO|DEBUG|WARNING):|^\s*$|%\||^\s+File |^Traceback|^\s+[\^~]+")
@@ -18,6 +19,8 @@ def explain(checkpoint: Path, code: int, log: str, complaint: UserError | None) 
     `complaint` is what our own look at the tokenizer found; it is the cause when the converter does
     not know the tokenizer.
     """
+    if code and (lack := explained_text(log, f"converting {checkpoint}")):
+        return lack
     if unsupported := _UNSUPPORTED.search(log):
         return UserError(
             f"architecture {unsupported[1]} is not known to llama.cpp's converter",

@@ -11,13 +11,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from common.files import write_json
+from common.scratch import ScratchFolder
 from runtimes.ort_encoder import FACTS, MODEL, TAG, TOKENIZER, EncoderFacts
 from runtimes.threads import idle_cores
 
@@ -75,7 +75,7 @@ def _graph(network: Any, facts: EncoderFacts) -> tuple[Any, str]:
     """
     import onnx
 
-    with tempfile.TemporaryDirectory(prefix="edgeforge-onnx-") as folder:
+    with ScratchFolder("onnx") as folder:
         file = Path(folder, MODEL)
         faults = []
         for name, attempt in (("torchscript", _torchscript), ("dynamo", _dynamo)):

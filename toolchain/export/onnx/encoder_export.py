@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +20,9 @@ from typing import Any, Literal
 
 from common.errors import UserError
 from common.files import require_free_bytes
+from common.resources import explained_text
+from common.scratch import ScratchFolder
+from common.with_parent import with_parent
 from runtimes.ort import model_bytes
 from runtimes.ort_encoder import MODEL
 from runtimes.pooling import PoolingMode
@@ -113,7 +115,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
 
 
 def _run_driver(source: Artifact, config: Config, out_dir: Path) -> _Outcome:
-    with tempfile.TemporaryDirectory(prefix="edgeforge-export-") as folder:
+    with ScratchFolder("export") as folder:
         request, log_file = Path(folder, "request.json"), Path(folder, "log.txt")
         settings = config.model_dump(mode="json")
         places = {"source": str(source.path), "out_dir": str(out_dir)}
@@ -121,7 +123,7 @@ def _run_driver(source: Artifact, config: Config, out_dir: Path) -> _Outcome:
         start = time.perf_counter()
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                child.module_command(_DRIVER, request),
+                with_parent(child.module_command(_DRIVER, request)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -150,6 +152,8 @@ def _crashed(source: Artifact, code: int, log: str) -> UserError:
             f"the export of {source.path.name} was killed, most likely for lack of memory",
             "close other programs, or export on a machine with more memory",
         )
+    if lack := explained_text(log, f"exporting {source.path.name} to ONNX"):
+        return lack
     return UserError(
         f"{source.path.name} cannot be exported to ONNX: {last}",
         "please report this model's config.json",

@@ -7,11 +7,11 @@ quantizing with these exclusions gives.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.scratch import ScratchFolder
 from runtimes.ort_encoder import FACTS, MODEL, TOKENIZER, OrtEncoder, open_encoder
 from toolchain.export.onnx.encoder_graph import drop_unused, save
 from toolchain.export.onnx.encoder_quantize import Config, quantized
@@ -29,7 +29,8 @@ class Trials:
         self._batches = batches
         self._plain = load_graph(folder / MODEL)
         self._whole: Any = None
-        self._place = Path(tempfile.mkdtemp(prefix="edgeforge-trials-"))
+        self._scratch = ScratchFolder("trials")
+        self._place = Path(self._scratch.name)
         for name in (FACTS, TOKENIZER):
             shutil.copyfile(folder / name, self._place / name)
 
@@ -37,7 +38,7 @@ class Trials:
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._place, ignore_errors=True)
+        self._scratch.cleanup()
 
     def encoder(self, exclude: Collection[str]) -> OrtEncoder:
         """The encoder with these nodes in FP32; the caller closes it before the next."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.scratch import ScratchFolder
 from toolchain.export.onnx.encoder_graph import drop_unused
 
 BLOCK = 128
@@ -178,7 +178,7 @@ def _written(write: Callable[[Path], None]) -> Any:
     """The model that `write` leaves in a file of a temporary folder."""
     import onnx
 
-    with tempfile.TemporaryDirectory(prefix="edgeforge-quantize-") as folder, _quiet():
+    with ScratchFolder("quantize") as folder, _quiet():
         file = Path(folder, "model.onnx")
         write(file)
         return onnx.load(str(file))

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from common.errors import UserError
 from common.files import require_free_bytes
+from common.scratch import ScratchFolder
 from runtimes.ort_graph import GENAI_CONFIG, metadata_properties
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
@@ -157,7 +158,7 @@ def _torch(info: CheckpointInfo, config: Config, method: str, out_dir: Path) -> 
         "trust_remote_code": config.trust_remote_code,
         "external_over_bytes": config.external_over_bytes,
     }
-    with tempfile.TemporaryDirectory(prefix="edgeforge-onnx-") as folder:
+    with ScratchFolder("onnx") as folder:
         file = Path(folder) / "request.json"
         file.write_text(json.dumps(request), encoding="utf-8")
         return run_exporter(_DRIVER, [str(file)])

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.errors import UserError
+from common.resources import explained_text
+from common.with_parent import with_parent
 from toolchain.child import environment, module_command
 
 _KILLED = -9
@@ -38,7 +40,7 @@ def run_exporter(module: str, arguments: Sequence[str]) -> ExporterOutcome:
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
-            module_command(module, *arguments),
+            with_parent(module_command(module, *arguments)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -58,6 +60,8 @@ def run_exporter(module: str, arguments: Sequence[str]) -> ExporterOutcome:
             "the ONNX exporter was killed, most likely because memory ran out",
             "close other programs, or export on a machine with more memory",
         )
+    if code and (lack := explained_text(text, "exporting to ONNX")):
+        raise lack
     return outcome
 
 

@@ -9,7 +9,6 @@ asked for and compared with FP32. The source's own files are kept when none lowe
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import Field, field_validator
 
 from common.errors import UserError
 from common.files import require_free_bytes
+from common.scratch import ScratchFolder
 from runtimes.ort import open_session, run_session
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
@@ -163,7 +163,7 @@ def _largest(
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     found: dict[str, NDArray[np.float32]] = {}
     # Beside the original: references to external data hold relative to the graph's own place.
-    with tempfile.TemporaryDirectory(prefix="edgeforge-smooth-") as made:
+    with ScratchFolder("smooth") as made:
         file = Path(made) / GRAPH
         save_graph(model, file.parent, EXTERNAL_LIMIT_BYTES)
         for path in folder.iterdir():
@@ -200,7 +200,7 @@ def _kld(
     if alpha is not None:
         smooth(graph.model, largest, alpha)
     quantize_graph(graph, variants.variant(config.variant), folder, config.reduce_range)
-    with tempfile.TemporaryDirectory(prefix="edgeforge-smooth-") as made:
+    with ScratchFolder("smooth") as made:
         save_graph(graph.finish(), Path(made), config.external_over_bytes)
         for path in folder.iterdir():
             if path.name not in (GRAPH, DATA) and path.is_file():

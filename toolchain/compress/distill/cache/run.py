@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import sha256_file
+from common.files import copy_file, sha256_file
 from common.locks import only_writer
 from toolchain.compress.distill.cache.facts import (
     MANIFEST,
@@ -99,9 +99,9 @@ def _take(folder: Path, other: Path, facts: Facts) -> None:
             raise UserError(
                 f"{other / part.file} is damaged: its digest is another", "copy or write it again"
             )
-        shutil.copyfile(other / part.file, folder / part.file)
         note = f"{part.file}.json"  # last: a part without it is none
-        shutil.copyfile(other / note, folder / note)
+        for name in (part.file, note):
+            copy_file(other / name, folder / name)
 
 
 def _drop_damaged(folder: Path, facts: Facts) -> None:

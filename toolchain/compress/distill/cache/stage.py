@@ -10,6 +10,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from common.files import link_file
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.intake import require_checkpoint
@@ -54,7 +55,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     made = write_cache(job, settings.processes, settings.accelerate_config)
     assert made is not None  # all parts are this run's
     for path in folder.iterdir():
-        path.rename(out_dir / path.name)
+        if path.is_file():
+            link_file(path, out_dir / path.name)  # the parts stay, should this run be killed now
     return artifacts.describe(
         out_dir,
         format=NAME,

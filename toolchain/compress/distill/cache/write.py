@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from common.errors import UserError
-from common.files import PARTIAL_SUFFIX, write_json
+from common.files import file_in_the_making, write_json
 from common.progress import progress_bar
 from toolchain.compress.distill.cache.facts import (
     SPLITS,
@@ -108,12 +108,10 @@ def _write_part(
     """The part's file, then its record. Raises `UserError` when there is no room."""
     split, number, first = place
     path = folder / part_name(split, number)
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
     counts = np.array([places_of(row, facts.kind) for row in rows], "<u4")
     try:
-        with partial.open("wb") as stream:
+        with file_in_the_making(path) as stream:
             digest = _write_records(stream, counts, _records(facts, rows, answers))
-        partial.replace(path)
         part = Part(
             key=facts.key,
             split=split,
@@ -125,7 +123,6 @@ def _write_part(
         )
         write_json(folder / f"{path.name}.json", part.model_dump(mode="json"))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(
             f"the teacher cache cannot be written to {folder}: {error.strerror or error}",
             "free some space and run the same command again: finished parts are kept",
@@ -150,6 +147,4 @@ def _write_records(
     for block in itertools.chain([counts], records):
         stream.write(block.tobytes())
         digest.update(block.tobytes())
-    stream.flush()
-    os.fsync(stream.fileno())
     return digest.hexdigest()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from pydantic import Field
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.progress import progress_bar
+from common.scratch import ScratchFolder
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.export.gguf.mixed.settings import DEFAULT_SIZE, Mixed
@@ -125,7 +125,7 @@ def _costs(
     with torch_model(source.path, trust_remote_code=config.trust_remote_code) as network:
         weights = _weights(source, config, matrices, network, measured)
         with (
-            tempfile.TemporaryDirectory(prefix="edgeforge-mixed-") as folder,
+            ScratchFolder("mixed") as folder,
             progress_bar("mixed", unit="run", total=count) as bar,
         ):
             before = Kept(kept)

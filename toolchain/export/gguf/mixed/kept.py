@@ -18,7 +18,7 @@ class Kept:
         self._path = folder / _FILE
         self._found: dict[tuple[str, str], float] = {}
         if self._path.is_file():
-            for line in self._path.read_text("utf-8").splitlines():
+            for line in self._path.read_text("utf-8", "replace").splitlines():
                 try:
                     name, kind, kld = json.loads(line)
                 except ValueError:  # the last line of a run that was killed
