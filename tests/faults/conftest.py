@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from journeys import JOURNEYS, Given
+from moments import Calm, undisturbed
 
 Proven = Callable[..., None]
 
@@ -40,3 +42,17 @@ def proven(request: pytest.FixtureRequest) -> Proven:
                 stream.write(json.dumps(row) + "\n")
 
     return note
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Calm]:
+    """The undisturbed run of a journey, made once."""
+    given = Given(tmp_path_factory.mktemp("given"))
+    made: dict[str, Calm] = {}
+
+    def of(name: str) -> Calm:
+        if name not in made:
+            made[name] = undisturbed(JOURNEYS[name](given), tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return of

@@ -129,8 +129,13 @@ def test_packing_gives_the_same_bytes_anywhere_and_unpacking_the_same_bundle(
 
 def test_targets_that_are_taken_are_left_alone(bundle: Path, tmp_path: Path) -> None:
     packed = pack(bundle, tmp_path / "one.tar")
-    with pytest.raises(UserError, match="is there already"):
-        pack(bundle, packed)
+    assert pack(bundle, packed) == packed  # it holds these bytes
+    for other in (packed.read_bytes()[:-1], packed.read_bytes() + b"\0"):
+        (tmp_path / "two.tar").write_bytes(other)
+        with pytest.raises(UserError, match="is there already"):
+            pack(bundle, tmp_path / "two.tar")
+        assert (tmp_path / "two.tar").read_bytes() == other
+    (tmp_path / "two.tar").unlink()
     flip(bundle / "Modelfile")
     before = (bundle / "Modelfile").read_bytes()
     with pytest.raises(UserError, match="is not this bundle"):

@@ -7,8 +7,10 @@ folder = unpack(packed, Path("demo-laptop"))
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 from common.errors import UserError
 from common.files import file_in_the_making, folder_made_alone, read_json, require_free_bytes
@@ -30,12 +32,15 @@ def packed_name(bundle: Path) -> str:
 def pack(bundle: Path, file: Path) -> Path:
     """Write a sound bundle, without `log/`, as one tar file: the same bytes for the same bundle.
 
-    Raises `UserError`, and leaves nothing, when the bundle is damaged or the file is there.
+    A file that holds these bytes already is left as it is. Raises `UserError`, and leaves nothing,
+    when the bundle is damaged or another file is there.
     """
     sums = require_sound(bundle)
     signature = bundle / SIGNATURE_FILE
     names = [SUMS_FILE, *sums, *([SIGNATURE_FILE] if signature.is_file() else [])]
     files = {name: bundle / name for name in names}
+    if file.is_file() and _is_packed(files, packed_name(bundle), file):
+        return file
     if file.exists() or file.is_symlink():
         raise UserError(f"{file} is there already", "remove it, or name another file with --to")
     if not file.absolute().parent.is_dir():
@@ -45,6 +50,27 @@ def pack(bundle: Path, file: Path) -> Path:
     with file_in_the_making(file) as out:
         write_archive(files, packed_name(bundle), out)
     return file
+
+
+class _Comparison(io.RawIOBase):
+    """Takes what is written and compares it with what a stream holds."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.same = stream, True
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, block: Any) -> int:
+        self.same = self.same and self._stream.read(len(block)) == bytes(block)
+        return len(block)
+
+
+def _is_packed(files: dict[str, Path], name: str, file: Path) -> bool:
+    with file.open("rb") as stream:
+        found = _Comparison(stream)
+        write_archive(files, name, cast(BinaryIO, found))
+        return found.same and not stream.read(1)
 
 
 def unpack(file: Path, to: Path | None = None, most_bytes: int = MOST_BYTES) -> Path:
