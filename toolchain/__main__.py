@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from toolchain.cli import main as run
+_INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point of the command."""
+    try:
+        from toolchain.cli import main as run
+    except KeyboardInterrupt:  # so early that nothing was begun
+        sys.exit(_INTERRUPTED)
     sys.exit(run())
 
 

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _stopped(EXIT_INTERRUPTED)
     except Ended as end:
-        return _stopped(int(str(end)))
+        return _stopped(int(str(end.code)))
     except BrokenPipeError:
         sys.stderr.close()
         return 1

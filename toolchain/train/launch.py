@@ -58,8 +58,8 @@ def run_module(
     try:
         fault = _read(worker.stdout)
         code = worker.wait()
-    except BaseException:
-        _end(worker)
+    except BaseException as error:
+        _end(worker, heard=isinstance(error, KeyboardInterrupt))
         raise
     if code == 0:
         return
@@ -99,13 +99,15 @@ def _own_settings(folder: Path, processes: int) -> Path:
     return path
 
 
-def _end(worker: subprocess.Popen[str]) -> None:
-    """Let the worker end by itself (Ctrl-C reaches it too), else make it."""
-    try:
-        worker.wait(_END_SEC)
-    except subprocess.TimeoutExpired:
-        worker.terminate()
-        worker.wait()
+def _end(worker: subprocess.Popen[str], *, heard: bool) -> None:
+    """Let the worker end by itself where it heard of it (Ctrl-C reaches it too), else make it."""
+    for end in (lambda: None, worker.terminate, worker.kill)[0 if heard else 1 :]:
+        end()
+        try:
+            worker.wait(_END_SEC)
+            return
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _unexplained(code: int) -> UserError:
@@ -119,6 +121,8 @@ def _unexplained(code: int) -> UserError:
         raise KeyboardInterrupt
     return UserError(
         f"training ended with {'exit code' if code > 0 else 'signal'} {abs(code)}; the reason is "
-        "above" if code != EXIT_BAD_INPUT else "training was refused; the reason is above",
+        "above"
+        if code != EXIT_BAD_INPUT
+        else "training was refused; the reason is above",
         "the same command goes on from the last checkpoint",
     )
