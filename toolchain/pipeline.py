@@ -151,16 +151,18 @@ def clear_folder(folder: Path) -> None:
     """Remove what killed runs left in a folder of results: whatever was half made, and what a
     stage that is finished since went on from. What a process works on now stays."""
     for path in sorted(folder.glob(".*")):
-        name, ending = path.stem.removeprefix("."), path.suffix
-        final = folder / name
-        if path.name == LOCK_FILE or ending not in _ENDINGS:
-            continue
-        if ending == PARTIAL_SUFFIX and path.is_file():
-            with free(path):
-                continue
-        with free(lock_of(final)) as nobody:
-            if not nobody:
-                continue
+        if path.name != LOCK_FILE and path.suffix in _ENDINGS:
+            with contextlib.suppress(PermissionError):  # another user's
+                _clear(path)
+
+
+def _clear(path: Path) -> None:
+    if path.suffix == PARTIAL_SUFFIX and path.is_file():
+        with free(path):
+            return
+    final = path.with_name(path.stem.removeprefix("."))
+    with free(lock_of(final)) as nobody:
+        if nobody:
             clear_leftovers(final)
             if (final / artifacts.MANIFEST).is_file():
                 shutil.rmtree(resume_folder(final), ignore_errors=True)

@@ -49,3 +49,22 @@ def test_json_round_trip_and_broken_json(tmp_path: Path) -> None:
 def test_too_little_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not enough disk for the export: .* GB needed"):
         require_free_bytes(tmp_path / "not" / "yet", 1 << 60, "the export")
+
+
+def test_a_folder_takes_the_place_of_another_at_once(tmp_path: Path) -> None:
+    final = tmp_path / "result"
+    for text in ("one", "two"):
+        with folder_in_the_making(final) as partial:
+            (partial / "a.txt").write_text(text)
+    assert (final / "a.txt").read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_folder_that_was_moved_away_comes_back(tmp_path: Path) -> None:
+    """A kill between the two renames of a file system that cannot exchange names."""
+    (tmp_path / ".result.old").mkdir()
+    (tmp_path / ".result.old" / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError), folder_in_the_making(tmp_path / "result"):
+        raise RuntimeError
+    assert (tmp_path / "result" / "a.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]

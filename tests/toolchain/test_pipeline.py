@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.errors import UserError
+from common.locks import passing_turn
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.pipeline import Workspace, finished, run_stage
+from toolchain.pipeline import Workspace, finished, run_stage, writing
 from toolchain.stage import Input, StageConfig, resume_folder
 
 
@@ -103,3 +105,18 @@ def test_what_a_stage_keeps_to_go_on_from_outlives_a_failure_and_goes_at_the_end
     assert done.file("steps.txt").read_text() == "2"
     cost = f".{done.path.name}.cost.json"
     assert {path.name for path in work.stages.iterdir()} == {done.path.name, cost}
+
+
+def test_what_killed_runs_left_is_cleared_and_what_is_made_now_stays(tmp_path: Path) -> None:
+    work = Workspace(tmp_path / "w")
+    for name in (".a-1.partial", ".a-1.resume", ".b-2.resume", ".c-3.partial", "a-1", ".d-4.old"):
+        (work.stages / name).mkdir(parents=True)
+    for name in ("a-1/artifact.json", ".facts.json.partial", ".a-1.lock", ".d-4.old/artifact.json"):
+        (work.stages / name).touch()
+    with passing_turn(work.stages / ".c-3.lock"), writing(work):
+        left = {path.name for path in work.stages.iterdir()}
+    # Moved away in the moment before its successor came, d-4 is there again.
+    assert left == {"a-1", ".b-2.resume", ".c-3.partial", ".c-3.lock", "d-4"}
+    assert (work.stages / "d-4" / "artifact.json").is_file()
+    with writing(work), pytest.raises(UserError, match="another build is writing"), writing(work):
+        pass
