@@ -1,7 +1,7 @@
-"""The one error a user sees: what is wrong, why, and what to do next.
+"""The errors a user sees: what is wrong, why, and what to do next.
 
-Raised anywhere below the command line for faults that the user can mend; the command line prints it
-without a traceback and exits with code 2.
+Raised anywhere below the command line for faults that the user can mend; the command line prints
+them without a traceback and exits with code 2.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 EXIT_BAD_INPUT = 2
 
 
-class UserError(Exception):
-    """A fault in the input or the machine, with its mend.
+class Told(Exception):
+    """An error in plain words, with its mend.
 
     `problem` names the thing and the reason; `mend` says what to do; `details` lists every single
     fault when there are several.
@@ -30,6 +30,15 @@ class UserError(Exception):
         if self.mend:
             lines.append(f"hint: {self.mend}")
         return "\n".join(lines)
+
+
+class UserError(Told):
+    """A fault in the input or the machine."""
+
+
+class Lack(Told):
+    """What the machine ran out of. No fault of the input: what takes a `UserError` as a verdict on
+    a file or a candidate (broken, cannot be made) must let this one pass."""
 
 
 def near_names(name: str, choices: Iterable[str]) -> str:

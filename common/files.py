@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from common.errors import UserError
 from common.folders import make_folder, sync_folder
 from common.locks import opened_alone, passing_turn
+from common.resources import explained
 
 _BLOCK_BYTES = 1 << 20
 PARTIAL_SUFFIX, OLD_SUFFIX, LOCK_SUFFIX = ".partial", ".old", ".lock"
@@ -47,7 +48,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+        raise explained(error) or UserError(f"{path} cannot be read as JSON: {error}") from None
 
 
 @contextlib.contextmanager
@@ -185,6 +186,15 @@ def sync_tree(folder: Path) -> None:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
     sync_folder(folder)
+
+
+def reserve(path: Path, size_bytes: int) -> None:
+    """Make a file with all of its room, to be written through a map of it: where a file with holes
+    finds the disk full, the process is ended without a word."""
+    with path.open("wb") as stream:
+        if hasattr(os, "posix_fallocate") and size_bytes:
+            os.posix_fallocate(stream.fileno(), 0, size_bytes)
+        stream.truncate(size_bytes)
 
 
 def require_free_bytes(folder: Path, needed_bytes: int, purpose: str) -> None:

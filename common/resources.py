@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from common.errors import UserError
+from common.errors import Lack
 
 _KEPT = "finished stages are kept: the same command goes on"
 _FREE = f"free some space, or choose another folder with out=; {_KEPT}"
@@ -43,6 +43,7 @@ _KINDS: dict[int, tuple[str, str]] = {
 # As libraries write the same; `iostream error` is llama.cpp's for a write that failed.
 _WORDS = (
     (re.compile(r"database or disk is full|iostream error"), errno.ENOSPC),
+    (re.compile(r"\b\d+ requested and \d+ written\b"), errno.ENOSPC),  # numpy
     (re.compile(r"PytorchStreamWriter failed writing file|unexpected pos \d+ vs"), errno.ENOSPC),
     (re.compile(r"readonly database"), errno.EROFS),
     (
@@ -59,21 +60,21 @@ _OS_ERROR = re.compile(r"\b(?:os error|errno) (\d+)\b", re.IGNORECASE)
 _MOST_CAUSES = 8
 
 
-def explained(error: BaseException) -> UserError | None:
+def explained(error: BaseException) -> Lack | None:
     """The error, or the one that caused it, as a lack that a user can mend; None for any other."""
     for one in _chain(error):
         kind = _number(one)
         if kind is not None:
             what, mend = _KINDS[kind]
             place = _place(one)
-            return UserError(f"{place}: {what}" if place else what, mend)
+            return Lack(f"{place}: {what}" if place else what, mend)
     return None
 
 
-def explained_text(text: str, doing: str) -> UserError | None:
+def explained_text(text: str, doing: str) -> Lack | None:
     """The same for what a process said before it died; `doing` is what it did."""
     kind = _told(text)
-    return None if kind is None else UserError(f"{doing}: {_KINDS[kind][0]}", _KINDS[kind][1])
+    return None if kind is None else Lack(f"{doing}: {_KINDS[kind][0]}", _KINDS[kind][1])
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

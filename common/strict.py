@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import UserError
+from common.resources import explained
 
 _MAX_FILE_BYTES = 1 << 20
 
@@ -32,7 +33,7 @@ def read_yaml(path: Path) -> Any:
             raise UserError(f"{path} is too large for a settings file (limit: 1 MiB)")
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+        raise explained(error) or UserError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from common.errors import UserError, near_names
+from common.errors import Told, UserError, near_names
 from common.resources import explained_text
 from common.with_parent import with_parent
 from runtimes.quantizer_process import Job
@@ -199,7 +199,7 @@ def _read_log(stream: IO[str], job: Job, progress: Progress | None) -> QuantizeL
     return None
 
 
-def _refusal(job: Job, errors: Sequence[str]) -> UserError:
+def _refusal(job: Job, errors: Sequence[str]) -> Told:
     said = "; ".join(errors[-2:]) or "no reason given"
     if lack := explained_text(said, f"quantizing {job.source}"):
         return lack

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from common.errors import EXIT_BAD_INPUT, UserError, near_names
+from common.errors import EXIT_BAD_INPUT, Told, UserError, near_names
 from common.resources import explained
 from common.stopping import Ended, tidy_when_ended
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
-        told = error if isinstance(error, UserError) else explained(error)
+        told = error if isinstance(error, Told) else explained(error)
         if told is None:
             raise
         print(f"error: {told}", file=sys.stderr)

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,17 +91,21 @@ def watching() -> Iterator[Watch]:
 
 
 def _tree() -> tuple[int, float]:
-    """Resident bytes and CPU seconds of this process and all below it."""
+    """Resident bytes and CPU seconds of this process and all below it, as far as they can be
+    read."""
     import psutil
 
     rss_bytes, cpu_sec = 0, 0.0
     own = psutil.Process(os.getpid())
-    for process in [own, *own.children(recursive=True)]:
+    processes = [own]
+    with suppress(OSError):  # no file handle is left: what is measured tells it better
+        processes += own.children(recursive=True)
+    for process in processes:
         try:
             with process.oneshot():
                 rss_bytes += process.memory_info().rss
                 times = process.cpu_times()
-        except psutil.Error:  # it ended between the two looks
+        except (psutil.Error, OSError):  # it ended between the two looks
             continue
         cpu_sec += times.user + times.system
     return rss_bytes, cpu_sec

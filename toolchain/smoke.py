@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import Told, UserError
 from common.files import read_json, write_json, write_text
 from common.resources import explained_text
 from common.scratch import ScratchFolder
@@ -106,7 +106,7 @@ def _run(command: list[str], timeout_sec: float) -> subprocess.CompletedProcess[
         ) from None
 
 
-def _cannot_run(done: subprocess.CompletedProcess[str]) -> UserError:
+def _cannot_run(done: subprocess.CompletedProcess[str]) -> Told:
     reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
     if lack := explained_text(done.stderr, "the smoke test"):
         return lack

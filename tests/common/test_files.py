@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import folder_in_the_making, read_json, require_free_bytes, write_json
+from common.files import (
+    folder_in_the_making,
+    read_json,
+    require_free_bytes,
+    reserve,
+    write_json,
+)
 
 
 def test_folder_appears_only_when_complete(tmp_path: Path) -> None:
@@ -68,3 +74,10 @@ def test_a_folder_that_was_moved_away_comes_back(tmp_path: Path) -> None:
         raise RuntimeError
     assert (tmp_path / "result" / "a.txt").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_reserved_file_has_its_room(tmp_path: Path) -> None:
+    for size in (0, 1, 1 << 20):
+        reserve(tmp_path / "it", size)
+        stat = (tmp_path / "it").stat()
+        assert stat.st_size == size and stat.st_blocks * 512 >= size

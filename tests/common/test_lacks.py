@@ -42,6 +42,7 @@ def test_errors_of_the_system_name_the_file(number: int, says: str) -> None:
         ("RuntimeError: [enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate "
          "memory: you tried to allocate 8 bytes. Error code 12", "memory"),
         ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 1 GiB", "memory"),
+        ("100 requested and 24 written", "disk"),
         ("std::bad_alloc", "memory"),
         ("ImportError: libx.so: failed to map segment from shared object", "memory"),
         ("OSError: [Errno 24] Too many open files: '/x'", "files are open"),

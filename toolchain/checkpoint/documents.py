@@ -8,6 +8,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
+from common.resources import explained
 
 COMPANION = "edgeforge"
 _LICENSE_NAMES = ("license", "licence", "copying")
@@ -35,7 +36,9 @@ def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | No
         try:
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file.name} cannot be read as text: {error}") from None
+            raise explained(error) or UserError(
+                f"{file.name} cannot be read as text: {error}"
+            ) from None
     inline = tokenizer_config.get("chat_template")
     if inline is None and (folder / "chat_template.json").is_file():
         inline = read_object(folder / "chat_template.json").get("chat_template")

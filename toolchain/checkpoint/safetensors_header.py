@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.resources import explained
 from toolchain.checkpoint.info import TensorHeader
 
 MAX_HEADER_BYTES = 100_000_000
@@ -36,7 +37,9 @@ def read_header(path: Path) -> tuple[TensorHeader, ...]:
             stream.seek(LENGTH_BYTES)
             text = stream.read(header_bytes)
     except OSError as error:
-        raise UserError(f"{path.name} cannot be read: {error.strerror or error}") from None
+        raise explained(error) or UserError(
+            f"{path.name} cannot be read: {error.strerror or error}"
+        ) from None
     entries = _entries(path, text)
     data_start = LENGTH_BYTES + header_bytes
     tensors = [_tensor(path, name, entry, data_start) for name, entry in entries.items()]

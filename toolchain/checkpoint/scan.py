@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.errors import UserError
+from common.resources import explained
 from toolchain.checkpoint.info import TensorHeader
 
 BLOCK_BYTES = 1 << 22
@@ -83,7 +84,9 @@ def scan_file(
             _pass(stream, before.st_size - stream.tell(), buffer, digest, progress, None)
         after = path.stat()
     except OSError as error:
-        raise UserError(f"{path.name} cannot be read: {error.strerror or error}") from None
+        raise explained(error) or UserError(
+            f"{path.name} cannot be read: {error.strerror or error}"
+        ) from None
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError(f"{path} changed while it was read", "try again when it is complete")
     return FileScan(digest.hexdigest(), len(tensors), tuple(found))

@@ -18,6 +18,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import sha256_json
 from common.files import write_text as write_file
+from common.resources import explained
 from toolchain.data.chat import render_chat
 from toolchain.data.chat_format import ChatFormat, chat_format
 
@@ -204,7 +205,7 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         raise UserError(f"text file {path} is missing") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
+        raise explained(error) or UserError(
             f"{path} cannot be read as UTF-8 text: {error}", "save it as UTF-8"
         ) from None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.files import read_json, write_json
+from common.files import read_json, reserve, write_json
 from toolchain.evaluate.chunks import Chunks
 from toolchain.evaluate.logits import Positions, compare_positions
 
@@ -50,7 +50,9 @@ def write_logits(path: Path, chunks: Chunks, vocab_size: int, logits_of: LogitsO
     """Run a model over the chunks and write its logits, one chunk in memory at a time."""
     import numpy as np
 
-    rows = np.memmap(path, np.float32, "w+", shape=(chunks.positions, vocab_size))
+    shape = (chunks.positions, vocab_size)
+    reserve(path, chunks.positions * vocab_size * np.float32().itemsize)
+    rows = np.memmap(path, np.float32, "r+", shape=shape)
     start = 0
     for chunk in chunks.tokens:
         end = start + len(chunk) - 1

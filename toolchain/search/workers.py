@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
+from common.errors import Told, UserError
 from common.with_parent import end_with
 from toolchain.pipeline import say_on_stderr
 
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """A `UserError` of a worker, as it crosses processes."""
+    """A worker's error, as it crosses processes."""
 
     problem: str
     mend: str
@@ -114,7 +114,7 @@ def _process(request: SearchRequest, parent: int, number: int, stop: Any, faults
     end_with(parent)
     try:
         work(open_session(request, say_on_stderr), number, say_on_stderr, stop.is_set)
-    except UserError as error:
+    except Told as error:
         stop.set()
         faults.put(Fault(error.problem, error.mend, error.details))
     except KeyboardInterrupt:

@@ -24,10 +24,11 @@ def seal(checkpoint: Path) -> None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether it was sealed and no file was lost or cut since."""
+    """Whether it was sealed and no file was lost or cut since. A lack of file handles or rights
+    says nothing of it, and is raised."""
     try:
         return bool(read_json(checkpoint / SEAL) == _sizes(checkpoint))
-    except (UserError, OSError):
+    except (UserError, FileNotFoundError):
         return False
 
 

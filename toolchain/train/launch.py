@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,8 +102,9 @@ def _own_settings(folder: Path, processes: int) -> Path:
 
 def _end(worker: subprocess.Popen[str], *, heard: bool) -> None:
     """Let the worker end by itself where it heard of it (Ctrl-C reaches it too), else make it."""
-    for end in (lambda: None, worker.terminate, worker.kill)[0 if heard else 1 :]:
-        end()
+    for number in (None, signal.SIGTERM, signal.SIGKILL)[0 if heard else 1 :]:
+        if number is not None:
+            worker.send_signal(number)
         try:
             worker.wait(_END_SEC)
             return

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from common.errors import EXIT_BAD_INPUT, UserError
+from common.errors import EXIT_BAD_INPUT, Told, UserError
 from common.files import write_json
 from common.locks import only_writer
 from common.resources import explained
@@ -53,7 +53,7 @@ def reporting(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Exception as error:
-        told = error if isinstance(error, UserError) else explained(error)
+        told = error if isinstance(error, Told) else explained(error)
         if told is None:
             raise
         facts = {"problem": told.problem, "mend": told.mend, "details": told.details}

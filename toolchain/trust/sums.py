@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from common.files import sha256_file, write_text
+from common.resources import explained
 
 SUMS_FILE, SIGNATURE_FILE, LOG_FOLDER = "SHA256SUMS", "model.sig", "log"
 MOST_SUMS_BYTES = 1 << 20
@@ -55,8 +56,10 @@ def read_sums(bundle: Path) -> dict[str, str]:
         if path.stat().st_size > MOST_SUMS_BYTES:
             raise UserError(f"{path} is too large to be a list of digests", _AGAIN)
         return parse_sums(path.read_bytes(), str(path))
-    except OSError:
-        raise UserError(f"{bundle} is no bundle: it has no {SUMS_FILE}", _AGAIN) from None
+    except OSError as error:
+        raise explained(error) or UserError(
+            f"{bundle} is no bundle: it has no {SUMS_FILE}", _AGAIN
+        ) from None
 
 
 def parse_sums(data: bytes, origin: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import Told, UserError
 from common.resources import explained_text
 
 _UNSUPPORTED = re.compile(r"Model (\S+) is not supported")
@@ -13,7 +13,7 @@ _NOISE = re.compile(r"^(INFO|DEBUG|WARNING):|^\s*$|%\||^\s+File |^Traceback|^\s+
 _LAST_LINES = 3
 
 
-def explain(checkpoint: Path, code: int, log: str, complaint: UserError | None) -> UserError:
+def explain(checkpoint: Path, code: int, log: str, complaint: UserError | None) -> Told:
     """The error for a conversion that failed with this exit code and log.
 
     `complaint` is what our own look at the tokenizer found; it is the cause when the converter does

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from common.errors import UserError
+from common.errors import Told, UserError
 from common.files import require_free_bytes
 from common.resources import explained_text
 from common.scratch import ScratchFolder
@@ -145,7 +145,7 @@ def _run_driver(source: Artifact, config: Config, out_dir: Path) -> _Outcome:
     return _Outcome(answer, usage.ru_maxrss * _RSS_UNIT_BYTES, wall_sec)
 
 
-def _crashed(source: Artifact, code: int, log: str) -> UserError:
+def _crashed(source: Artifact, code: int, log: str) -> Told:
     last = (log.strip().splitlines() or [f"exit code {code}"])[-1][:300]
     if code == -9:
         return UserError(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from common.files import reserve
 from toolchain.compress.exact.rounding import rounded
 from toolchain.export.gguf.mixed.kept import Kept
 
@@ -101,7 +102,9 @@ class _Runs:
         self._entering: list[Any] = []
         first = self._logits(0)
         size = (sum(map(len, chunks)), first.shape[-1])
-        self._own = np.memmap(folder / "log-probabilities.f32", np.float32, "w+", shape=size)
+        file = folder / "log-probabilities.f32"
+        reserve(file, size[0] * size[1] * np.float32().itemsize)
+        self._own = np.memmap(file, np.float32, "r+", shape=size)
         for number, rows in enumerate(self._rows()):
             logits = first if number == 0 else self._logits(number)
             self._own[rows] = torch.log_softmax(logits, -1).cpu().numpy()
