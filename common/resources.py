@@ -23,6 +23,7 @@ _MEMORY = (
 _HANDLES = ("too many files are open", f"raise the limit (ulimit -n); {_KEPT}")
 _RIGHTS = ("permission denied", "change its rights, or choose another folder with out=")
 
+_NOT_WRITTEN = -1  # a library that does not tell why
 # Number of the system's error → what it is, and the mend.
 _KINDS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("the disk is full", _FREE),
@@ -38,13 +39,23 @@ _KINDS: dict[int, tuple[str, str]] = {
     errno.ENFILE: _HANDLES,
     errno.ENOMEM: _MEMORY,
     errno.EAGAIN: ("no further process or thread can be started", f"close some; {_KEPT}"),
+    _NOT_WRITTEN: (
+        "a write failed: the disk is full, or a file may not be so large",
+        f"free some space, look at the limit (ulimit -f), or choose another folder; {_KEPT}",
+    ),
     errno.EIO: ("the disk cannot be read or written", f"look at the system's log; {_KEPT}"),
 }
-# As libraries write the same; `iostream error` is llama.cpp's for a write that failed.
+# As libraries write the same.
 _WORDS = (
-    (re.compile(r"database or disk is full|iostream error"), errno.ENOSPC),
-    (re.compile(r"\b\d+ requested and \d+ written\b"), errno.ENOSPC),  # numpy
-    (re.compile(r"PytorchStreamWriter failed writing file|unexpected pos \d+ vs"), errno.ENOSPC),
+    (re.compile(r"database or disk is full"), errno.ENOSPC),
+    (
+        # llama.cpp, numpy, torch
+        re.compile(
+            r"iostream error|\b\d+ requested and \d+ written\b"
+            r"|PytorchStreamWriter failed writing file|unexpected pos \d+ vs"
+        ),
+        _NOT_WRITTEN,
+    ),
     (re.compile(r"readonly database"), errno.EROFS),
     (
         re.compile(
