@@ -17,6 +17,8 @@ from going_on import require_going_on
 from journeys import contents, left_behind
 from moments import Calm, begin, prefilled, reach, temporary_of
 
+pytestmark = pytest.mark.timeout(3600)  # where other work takes the cores
+
 # A library before the C library: real time is less than it was, after so many questions.
 _SOURCE = r"""
 #define _GNU_SOURCE
@@ -94,7 +96,6 @@ def test_the_clock_itself(clock: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [0, 40], ids=["between runs", "in the run"])
 @pytest.mark.parametrize("name", ["unpack", "gguf"])
-@pytest.mark.timeout(3600)
 def test_a_run_goes_on_after_it(
     name: str,
     after: int,

@@ -27,9 +27,10 @@ _QUICK = {"gguf": 2, "unpack": 1}
 # Every so many runs of the whole begin with nothing, the others with what was finished then.
 _FROM_SCRATCH = 4
 
+pytestmark = pytest.mark.timeout(7000)  # where other work takes the cores
+
 
 @pytest.mark.parametrize("name", _WHOLE)
-@pytest.mark.timeout(7000)
 def test_a_killed_run_goes_on(
     name: str, calm: Callable[[str], Calm], whole: bool, tmp_path: Path, proven: Proven
 ) -> None:

@@ -21,6 +21,8 @@ from moments import Calm, prefilled, temporary_of
 
 from common.files import folder_in_the_making, write_text
 
+pytestmark = pytest.mark.timeout(3600)  # where other work takes the cores
+
 _CALLS = "fsync,fdatasync,rename,renameat,renameat2,mkdir,mkdirat"
 _AT = r"(?:AT_FDCWD[^,]*, )?"
 _SYNC = re.compile(r"\b(?:fsync|fdatasync)\(\d+<(.*)>\)\s+= 0$")
@@ -115,7 +117,6 @@ def test_a_folder_is_synced_whole_and_then_named(
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("name", ["unpack", "gguf"])
-@pytest.mark.timeout(3600)
 def test_a_run_as_the_kernel_sees_it(
     name: str, calm: Callable[[str], Calm], whole: bool, tmp_path: Path, proven: Proven
 ) -> None:
