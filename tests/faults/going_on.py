@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from journeys import contents, left_behind
-from moments import Calm, begin, finished, marks, temporary_of
+from moments import PATIENT_SEC, Calm, begin, finished, marks, temporary_of
 
 from toolchain import artifact as artifacts
 
@@ -31,7 +31,7 @@ def require_going_on(calm: Calm, out: Path, case: object) -> None:
     """The same command comes to the undisturbed end, makes nothing twice, and leaves no more than
     an undisturbed run."""
     before = marks(out)
-    done = begin(calm.journey, out).wait()
+    done = begin(calm.journey, out).wait(PATIENT_SEC)
     assert done.returncode == 0, (case, done.stderr)
     assert contents(calm.journey.result(out)) == calm.contents, case
     after = marks(out)

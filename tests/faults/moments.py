@@ -17,6 +17,7 @@ from command_line import Running, started
 from journeys import Journey, contents
 from processes import handles_its_end
 
+PATIENT_SEC = 3000.0  # of a command, where other work takes the cores
 _POLL_SEC = 0.005
 _TRIES, _EARLIER = 12, 0.6
 _BEGINS = " …"

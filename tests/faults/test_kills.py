@@ -15,7 +15,7 @@ import pytest
 from command_line import Running
 from conftest import Proven
 from going_on import require_going_on
-from moments import Calm, caught, chosen
+from moments import PATIENT_SEC, Calm, caught, chosen
 from processes import left_of
 
 # How many kills each journey gets: 50.
@@ -55,7 +55,7 @@ def kill_and_go_on(running: Running, calm: Calm, out: Path, alone: bool, case: s
     running.signal(signal.SIGKILL) if alone else running.signal_all(signal.SIGKILL)
     left = left_of(running.pid)
     running.signal_all(signal.SIGKILL)
-    said = running.wait()
+    said = running.wait(PATIENT_SEC)
     assert not left, (case, left)
     require_going_on(calm, out, (case, said.stderr))
     return said.returncode == -signal.SIGKILL

@@ -19,7 +19,7 @@ import pytest
 from conftest import Proven
 from going_on import require_going_on, require_one_error, require_tidy
 from journeys import contents
-from moments import Calm, Moment, begin, caught, chosen, prefilled, reach, temporary_of
+from moments import PATIENT_SEC, Calm, Moment, begin, caught, chosen, prefilled, reach, temporary_of
 from processes import left_of
 
 _LIGHT = ("pack", "unpack")
@@ -63,7 +63,7 @@ def test_a_limit_of_the_process(
         out.mkdir()
         case = (name, kind, value)
         running = begin(calm(name).journey, out, before=functools.partial(limit, value))
-        done = running.wait()
+        done = running.wait(PATIENT_SEC)
         assert not left_of(running.pid), case
         if done.returncode:  # a large limit may be enough
             require_one_error(done.returncode, done.stderr, case)
@@ -91,7 +91,7 @@ def test_the_disk_fills_up(
             running = begin(calm(name).journey, out)
             reach(running, moment, fraction / 2)
             ballast = limits.fill(disk, leave)
-            done = running.wait()
+            done = running.wait(PATIENT_SEC)
             assert not left_of(running.pid), case
             if done.returncode:
                 require_one_error(done.returncode, done.stderr, case)
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written(
     journey = calm(name).journey
     out.chmod(0o555)
     running = begin(journey, out, before=limits.no_rights)
-    done = running.wait()
+    done = running.wait(PATIENT_SEC)
     require_one_error(done.returncode, done.stderr, name)
     assert "permission denied" in done.stderr and str(out) in done.stderr
     assert list(out.iterdir()) == []
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_written(
         (disk / "out").mkdir()
         temporary_of(disk / "out").mkdir()
         limits.remount(disk, "ro")
-        done = begin(journey, disk / "out", environment={"TMPDIR": str(tmp_path)}).wait()
+        done = begin(journey, disk / "out", environment={"TMPDIR": str(tmp_path)}).wait(PATIENT_SEC)
         require_one_error(done.returncode, done.stderr, name)
         assert "read-only" in done.stderr
         limits.remount(disk, "rw")
@@ -164,7 +164,7 @@ def signal_and_go_on(
     while True:
         running = caught(calm, moment, fraction, out)
         running.signal(number) if alone else running.signal_all(number)
-        done = running.wait()
+        done = running.wait(PATIENT_SEC)
         assert not left_of(running.pid), case
         if done.returncode == _SIGNALS[number]:
             break

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import Proven
 from journeys import JOURNEYS, Given, left_behind
-from moments import Moment, begin, reach
+from moments import PATIENT_SEC, Moment, begin, reach
 from processes import left_of
 
 from common.files import folder_made_alone, read_json, write_json
@@ -44,12 +44,12 @@ def test_the_second_build_names_the_first(tmp_path: Path, proven: Proven) -> Non
     first = begin(journey, out)
     assert reach(first, working, 0.0)
     first.signal_all(signal.SIGSTOP)
-    second = begin(journey, out).wait()
+    second = begin(journey, out).wait(PATIENT_SEC)
     assert second.returncode == 2
     assert f"another build is writing to {out}/tiny (process {first.pid})" in second.stderr
     assert "choose another folder" in second.stderr and "Traceback" not in second.stderr
     first.signal_all(signal.SIGKILL)
-    first.wait()
+    first.wait(PATIENT_SEC)
     assert not left_of(first.pid)
     # The lock of the dead names it still; and its number may be another process's by now.
     lock = out / "tiny" / ".lock"
@@ -58,7 +58,7 @@ def test_the_second_build_names_the_first(tmp_path: Path, proven: Proven) -> Non
     third = begin(journey, out)
     assert reach(third, working, 0.0), third.said
     third.signal_all(signal.SIGTERM)
-    assert third.wait().returncode == 143
+    assert third.wait(PATIENT_SEC).returncode == 143
     assert left_behind(out) == []
     proven("3 several at once", "a second build, a stale lock, a number given anew", 3, "cases")
 
