@@ -21,6 +21,8 @@ from train_runs import chat_rows, write_data
 from common.files import sha256_file
 from toolchain.export.bundle import write_sums
 
+Proven = Callable[..., None]
+"""The fixture `proven`; there are several modules `conftest`, so none is imported."""
 _LASTING_LOCKS = {".lock", ".search-making.lock", ".search-timing.lock"}
 _SMALL = """\
 evaluate: {max_tokens: 256, context_tokens: 64, task_examples: 4}

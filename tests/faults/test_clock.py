@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from command_line import ROOT
-from conftest import Proven
 from going_on import require_going_on
-from journeys import contents, left_behind
+from journeys import Proven, contents, left_behind
 from moments import Calm, begin, prefilled, reach, temporary_of
 
 pytestmark = pytest.mark.timeout(3600)  # where other work takes the cores

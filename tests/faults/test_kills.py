@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from command_line import Running
-from conftest import Proven
 from going_on import require_going_on
+from journeys import Proven
 from moments import PATIENT_SEC, Calm, caught, chosen
 from processes import left_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import limits
 import pytest
-from conftest import Proven
+from journeys import Proven
 from tiny_gguf import tiny_gguf
 
 from common.errors import Lack

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 from command_line import ROOT
-from conftest import Proven
-from journeys import contents
+from journeys import Proven, contents
 from moments import Calm, prefilled, temporary_of
 
 from common.files import folder_in_the_making, write_text

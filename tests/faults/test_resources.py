@@ -16,9 +16,8 @@ from pathlib import Path
 
 import limits
 import pytest
-from conftest import Proven
 from going_on import require_going_on, require_one_error, require_tidy
-from journeys import contents
+from journeys import Proven, contents
 from moments import PATIENT_SEC, Calm, Moment, begin, caught, chosen, prefilled, reach, temporary_of
 from processes import left_of
 

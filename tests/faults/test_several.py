@@ -14,8 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import Proven
-from journeys import JOURNEYS, Given, left_behind
+from journeys import JOURNEYS, Given, Proven, left_behind
 from moments import PATIENT_SEC, Moment, begin, reach
 from processes import left_of
 
