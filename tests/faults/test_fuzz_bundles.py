@@ -33,7 +33,8 @@ from toolchain.trust.pack import pack, packed_name, unpack
 from toolchain.trust.sums import MOST_SUMS_BYTES, parse_sums, require_sound, write_sums
 from toolchain.trust.verify import verify
 
-CASES, QUICK = 10_000, 300
+CASES, QUICK = 10_000, 150
+pytestmark = pytest.mark.timeout(7200)  # each case has its own
 _JSON = (
     "manifest.json", "profile.json", "artifact.json", "ledger.json", "log/smoke.json",
     "log/build.json", "log/devices/orin/device.json", "tokenizer/tokenizer_config.json",

@@ -19,6 +19,7 @@ from tiny_gguf import tiny_gguf
 from toolchain.hf import load_tokenizer
 
 CASES, QUICK = 300, 16
+pytestmark = pytest.mark.timeout(7200)  # each case has its own
 
 
 def test_damaged_gguf_in_llama_cpp(tmp_path: Path, whole: bool, proven: Any) -> None:

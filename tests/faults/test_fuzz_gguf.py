@@ -22,6 +22,7 @@ from runtimes.imatrix_file import Imatrix, ImatrixEntry, read_imatrix, write_ima
 from toolchain.encoder_kinds.gguf import task_of
 
 CASES, QUICK = 10_000, 400
+pytestmark = pytest.mark.timeout(7200)  # each case has its own
 
 
 @pytest.fixture(scope="module")

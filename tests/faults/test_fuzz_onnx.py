@@ -28,6 +28,7 @@ from runtimes.timed_ort import weight_bytes_per_token
 from toolchain.export.onnx.graph_file import load_graph
 
 CASES, QUICK = 10_000, 300
+pytestmark = pytest.mark.timeout(7200)  # each case has its own
 SETTINGS = SessionSettings(threads=1, spinning=False)
 PROMPT = [5, 6, 7]
 

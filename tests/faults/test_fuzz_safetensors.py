@@ -26,6 +26,7 @@ from toolchain.compress.exact.settings import ExactPlan
 from toolchain.compress.exact.sidecar import FILE, Exact, read_exact, write_exact
 
 CASES, QUICK = 10_000, 250
+pytestmark = pytest.mark.timeout(7200)  # each case has its own
 WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
 
 

@@ -17,6 +17,7 @@ from toolchain.data.chat import render_chat
 from toolchain.data.chat_format import chat_format
 
 CASES, QUICK = 10_000, 250
+pytestmark = pytest.mark.timeout(7200)  # each case has its own
 TALK = [{"role": "user", "content": "on"}, {"role": "assistant", "content": "done {{ x }}"}]
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 MOST_CHARACTERS = 100_000_000

@@ -27,6 +27,7 @@ from toolchain.export.gguf.obstacles import named_for_tokens, require_computed
 from toolchain.hf import end_token_ids, load_tokenizer
 
 CASES, QUICK = 10_000, 200
+pytestmark = pytest.mark.timeout(7200)  # each case has its own
 TEXT = "Turn on the lamp; naïve café 把灯打开 <|im_end|> \ud7ff\U0001f600 12345  \n"
 CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 
