@@ -47,8 +47,18 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path} cannot be read as JSON: nested too deeply") from None
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, a number of thousands of digits
         raise explained(error) or UserError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file's JSON object; a `UserError` that names the file when it is anything else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not a JSON object")
+    return value
 
 
 @contextlib.contextmanager

@@ -18,10 +18,11 @@ from typing import Any
 
 from common.closing import Closing
 from common.errors import UserError
-from common.files import read_json, write_json
+from common.files import read_object, write_json
+from common.in_use import note
 from common.scratch import ScratchFolder
 from runtimes.ort import explain
-from runtimes.ort_graph import GENAI_CONFIG
+from runtimes.ort_graph import GENAI_CONFIG, genai_decoder
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class GenaiModel(Closing):
                 options = config["model"]["decoder"].setdefault("session_options", {})
                 options["intra_op_num_threads"] = threads
             write_json(made / GENAI_CONFIG, config)
+            note("onnxruntime-genai", folder)
             self._model: Any = genai.Model(str(made))
         except Exception as error:  # genai raises RuntimeError with onnxruntime's words in it
             self._copy.cleanup()
@@ -89,14 +91,13 @@ class GenaiModel(Closing):
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / GENAI_CONFIG)
-    decoder = config.get("model", {}).get("decoder", {}) if isinstance(config, dict) else {}
-    name = decoder.get("filename")
-    if not isinstance(name, str):
+    config = read_object(folder / GENAI_CONFIG)
+    name = genai_decoder(folder / GENAI_CONFIG).get("filename")
+    if not isinstance(name, str) or not name.isprintable() or Path(name).name != name:
         raise UserError(f"{folder / GENAI_CONFIG} names no decoder", "export it again")
     if not (folder / name).is_file():
         raise UserError(f"ONNX file {folder / name} is missing", "export it again")
-    return dict(config)
+    return config
 
 
 def _link(path: Path, target: Path) -> None:

@@ -8,55 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-
-_MAGIC = b"GGUF"
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """One tensor of a file. `shape` is in PyTorch's order (rows, columns)."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: str
-    size_bytes: int
-
-    @property
-    def elements(self) -> int:
-        """How many weights the tensor holds."""
-        return math.prod(self.shape)
+from runtimes.gguf_header import TensorEntry as TensorEntry
+from runtimes.gguf_header import read_header
 
 
 def read_tensor_types(path: Path) -> list[TensorEntry]:
     """Every tensor of the file, in the file's order. Type names as `Q4_K`, `F16`."""
-    return [
-        TensorEntry(
-            name=str(tensor.name),
-            shape=tuple(int(size) for size in reversed(tensor.shape)),
-            type=tensor.tensor_type.name,
-            size_bytes=int(tensor.n_bytes),
-        )
-        for tensor in _reader(path).tensors
-    ]
+    return list(read_header(path).tensors)
 
 
 def open_tensors(path: Path) -> dict[str, Any]:
     """gguf's own records of the tensors by name; their `data` is read as it is used."""
-    return {str(tensor.name): tensor for tensor in _reader(path).tensors}
+    import gguf
+
+    read_header(path)  # gguf believes what a file says
+    try:
+        return {str(tensor.name): tensor for tensor in gguf.GGUFReader(path).tensors}
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        raise UserError(
+            f"{path} is damaged or truncated: {error}", "make the file again, or copy it again"
+        ) from None
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The file's key-value pairs as Python values, without the `GGUF.*` pseudo keys."""
-    return {
-        name: field.contents()
-        for name, field in _reader(path).fields.items()
-        if not name.startswith("GGUF.")
-    }
+    """The file's key-value pairs as Python values."""
+    return read_header(path).metadata
 
 
 def type_size_bytes(type_name: str, shape: Sequence[int]) -> int:
@@ -114,21 +94,3 @@ def _add(writer: Any, key: str, value: Any) -> None:
         writer.add_string(key, value)
     else:
         writer.add_array(key, value)
-
-
-def _reader(path: Path) -> Any:
-    import gguf
-
-    try:
-        with path.open("rb") as stream:
-            magic = stream.read(4)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    if magic != _MAGIC:
-        raise UserError(f"{path} is no GGUF file", "convert the checkpoint to GGUF first")
-    try:
-        return gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise UserError(
-            f"{path} is damaged or truncated: {error}", "make the file again, or copy it again"
-        ) from None

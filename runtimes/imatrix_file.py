@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
-from runtimes.gguf_file import read_metadata
+from runtimes.gguf_file import open_tensors, read_metadata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SUMS = ".in_sum2"
 _COUNTS = ".counts"
+_AGAIN = "compute the matrix again"
 
 
 @dataclass(frozen=True)
@@ -77,33 +78,40 @@ def write_imatrix(path: Path, imatrix: Imatrix) -> None:
 
 def read_imatrix(path: Path) -> Imatrix:
     """Read a matrix in GGUF format. Raises `UserError` for a file that is none."""
-    import gguf
-    import numpy
-
-    metadata = read_metadata(path)
+    metadata, tensors = read_metadata(path), open_tensors(path)
     if metadata.get("general.type") != "imatrix":
         raise UserError(f"{path} is a GGUF file, but no importance matrix")
-    tensors = {str(t.name): numpy.array(t.data) for t in gguf.GGUFReader(path).tensors}
     names = [name.removesuffix(_SUMS) for name in tensors if name.endswith(_SUMS)]
     missing = [name for name in names if name + _COUNTS not in tensors]
     if missing:
-        raise UserError(f"{path} has no counts for {missing[0]}", "compute the matrix again")
-    entries = {
-        name: ImatrixEntry(
-            sums=_matrix(tensors[name + _SUMS]), counts=tensors[name + _COUNTS].reshape(-1)
-        )
-        for name in names
-    }
+        raise UserError(f"{path} has no counts for {missing[0]}", _AGAIN)
+    entries = {}
+    for name in names:
+        sums, counts = _values(path, tensors[name + _SUMS]), _values(path, tensors[name + _COUNTS])
+        sums, counts = sums.reshape(-1, sums.shape[-1]), counts.reshape(-1)
+        if len(sums) != len(counts):
+            raise UserError(f"{path} has {len(counts)} counts for {len(sums)} of {name}", _AGAIN)
+        entries[name] = ImatrixEntry(sums, counts)
     return Imatrix(
         entries=entries,
-        chunk_count=int(metadata.get("imatrix.chunk_count", 0)),
-        chunk_size=int(metadata.get("imatrix.chunk_size", 0)),
+        chunk_count=_whole_number(metadata.get("imatrix.chunk_count")),
+        chunk_size=_whole_number(metadata.get("imatrix.chunk_size")),
         datasets=tuple(_strings(metadata.get("imatrix.datasets"))),
     )
 
 
-def _matrix(values: NDArray[Any]) -> NDArray[Any]:
-    return values.reshape(1, -1) if values.ndim == 1 else values
+def _values(path: Path, tensor: Any) -> NDArray[Any]:
+    """A tensor's numbers, none of them below zero."""
+    import numpy
+
+    values = numpy.array(tensor.data)
+    if values.dtype != numpy.float32 or not bool((numpy.isfinite(values) & (values >= 0)).all()):
+        raise UserError(f"{path} is damaged: {tensor.name} holds other than sums", _AGAIN)
+    return values
+
+
+def _whole_number(value: Any) -> int:
+    return value if type(value) is int else 0
 
 
 def _strings(value: Any) -> list[str]:

@@ -44,8 +44,9 @@ class LlamaModel(Closing):
     nearest that llama.cpp comes to torch in float32. `threads=None` takes the cores that are idle
     now. `stop_texts` are texts of tokens that end an answer where the file cannot say so. `adapter`
     is a LoRA adapter (GGUF) on top. `vectors`: it gives `hidden` states in place of logits, as
-    encoders do, whose batch must hold a whole text. Raises `UserError` with llama.cpp's message
-    when a file does not load.
+    encoders do, whose batch must hold a whole text. `check_weights`: read them all and refuse NaN
+    and Inf, for a file that no digest vouches for (a second for each GB). Raises `UserError` with
+    llama.cpp's message when a file does not load.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class LlamaModel(Closing):
         stop_texts: Sequence[str] = (),
         adapter: Path | None = None,
         vectors: bool = False,
+        check_weights: bool = False,
     ) -> None:
         import llama_cpp
 
@@ -73,7 +75,7 @@ class LlamaModel(Closing):
         self._stop_texts = tuple(stop_texts)
         self._context: Any = None
         self._batch: Batch | None = None
-        self._model: Any = load_model(path, gpu_layers)
+        self._model: Any = load_model(path, gpu_layers, check_weights=check_weights)
         try:
             self._context = open_context(
                 self._model,
@@ -123,7 +125,12 @@ class LlamaModel(Closing):
         import llama_cpp
 
         template = llama_cpp.llama_model_chat_template(self._model, None)
-        return template.decode("utf-8") if template else None
+        try:
+            return template.decode("utf-8") if template else None
+        except UnicodeDecodeError:
+            raise UserError(
+                f"the chat template in {self.path} is no text", "make the file again"
+            ) from None
 
     @property
     def train_context_tokens(self) -> int:

@@ -43,6 +43,7 @@ class LlamaEmbedder(Closing):
         pooling: Pooling | None = None,
         exact: bool = False,
         threads: int | None = None,
+        check_weights: bool = False,
     ) -> None:
         self.max_tokens = max_tokens
         # The batch must hold a whole text: every token attends to every other.
@@ -53,6 +54,7 @@ class LlamaEmbedder(Closing):
             exact=exact,
             threads=threads,
             vectors=True,
+            check_weights=check_weights,
         )
         self._pooling = pooling or file_pooling(self.model.metadata)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.in_use import note
+from runtimes.gguf_header import read_header
 
 _LOG_LINES = 200
 _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONTINUED = 3, 4, 5
@@ -64,15 +66,19 @@ def log_sink() -> LogSink:
     return sink
 
 
-def load_model(path: Path, gpu_layers: int) -> Any:
-    """A `llama_model *`; a `UserError` with llama.cpp's own words when it does not load."""
+def load_model(path: Path, gpu_layers: int, *, check_weights: bool = False) -> Any:
+    """A `llama_model *`; a `UserError` with llama.cpp's own words when it does not load. With
+    `check_weights` every weight is read first, and NaN or Inf in them is a reason not to."""
     import llama_cpp
 
     if not path.is_file():
         raise UserError(f"model file {path} is missing", "build it first, or check the path")
+    read_header(path)  # llama.cpp ends the process on some files that these checks refuse
+    note("llama.cpp", path)
     log_sink().start()
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = gpu_layers
+    params.check_tensors = check_weights
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
         raise UserError(
@@ -88,6 +94,8 @@ def load_adapter(model: Any, path: Path) -> Any:
     words when it does not fit."""
     import llama_cpp
 
+    read_header(path)
+    note("llama.cpp", path)
     log_sink().start()
     adapter = llama_cpp.llama_adapter_lora_init(model, str(path).encode())
     if not adapter:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.in_use import note
 from runtimes.threads import idle_cores
 
 PROVIDERS = ("CPUExecutionProvider",)
@@ -50,6 +51,7 @@ def open_session(file: Path, settings: SessionSettings | None = None) -> Any:
     chosen = settings or SessionSettings()
     if not file.is_file():
         raise UserError(f"ONNX file {file} is missing", _AGAIN)
+    note("onnxruntime", file)
     try:
         options = session_options(chosen)
         return ort.InferenceSession(str(file), options, providers=list(PROVIDERS))

@@ -55,9 +55,7 @@ class DecoderSpeed:
         return prompt_sec + self.decode_sec * decode_tokens
 
 
-def measure_decoders(
-    files: Mapping[str, Path], settings: SpeedSettings
-) -> dict[str, DecoderSpeed]:
+def measure_decoders(files: Mapping[str, Path], settings: SpeedSettings) -> dict[str, DecoderSpeed]:
     """Speeds of the decoders' graphs, by name; the first one is what the ratios are taken to.
 
     Raises `UserError` when a file cannot be run.

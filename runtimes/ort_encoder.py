@@ -9,12 +9,13 @@ holds model.onnx, tokenizer.json and encoder.json, which says what the model is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.closing import Closing
+from common.damage import is_panic
 from common.errors import UserError
 from common.files import read_json
 from runtimes.ort import SessionSettings, open_session, run_session
@@ -32,6 +33,8 @@ TASKS = (CLASSIFY, TAG, EMBED)
 _EXPORT_AGAIN = "export the encoder again, or copy the whole folder again"
 # Padded tokens of one run: memory stays bounded whatever the texts are.
 _BATCH_TOKENS = 8192
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_MOST = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,43 @@ def read_facts(folder: Path) -> EncoderFacts:
     missing = [name for name in names if not isinstance(said, dict) or name not in said]
     if missing:
         raise UserError(f"{folder / FACTS} lacks {', '.join(missing)}", _EXPORT_AGAIN)
-    facts = {name: said[name] for name in names}
-    for name in ("labels", "inputs"):
-        facts[name] = tuple(facts[name])
-    if facts["task"] not in TASKS:
-        raise UserError(f"{folder / FACTS} names an unknown task: {facts['task']}", _EXPORT_AGAIN)
-    return EncoderFacts(**facts)
+    if said["task"] not in TASKS:
+        raise UserError(
+            f"{folder / FACTS} names an unknown task: {str(said['task'])[:80]}", _EXPORT_AGAIN
+        )
+    wrong = [name for name in names if not _FITS[name](said[name])]
+    if wrong:
+        shown = f"{wrong[0]}: {str(said[wrong[0]])[:80]}"
+        raise UserError(f"{folder / FACTS} is damaged: {shown}", _EXPORT_AGAIN)
+    lists = {name: tuple(said[name]) for name in ("labels", "inputs")}
+    return EncoderFacts(**{**{name: said[name] for name in names}, **lists})
+
+
+def _is_number(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= _MOST
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+# What each value of encoder.json must be.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "task": _is_text,
+    "labels": _are_texts,
+    "width": _is_number,
+    "pooling": _is_text,
+    "normalize": lambda value: isinstance(value, bool),
+    "max_tokens": _is_number,
+    "inputs": lambda value: _are_texts(value) and {"input_ids"} <= set(value) <= set(_INPUTS),
+    "pad_token_id": lambda value: _is_number(value, 0),
+    "problem": _is_text,
+    "variant": lambda value: isinstance(value, str),
+}
 
 
 class OrtEncoder(Closing):
@@ -106,11 +140,12 @@ class OrtEncoder(Closing):
         import numpy as np
 
         width = max(len(encoding.ids) for encoding in encodings)
-        columns = {
-            "input_ids": (self.facts.pad_token_id, [e.ids for e in encodings]),
-            "attention_mask": (0, [e.attention_mask for e in encodings]),
-            "token_type_ids": (0, [e.type_ids for e in encodings]),
-        }
+        rows_of = (
+            (self.facts.pad_token_id, [e.ids for e in encodings]),
+            (0, [e.attention_mask for e in encodings]),
+            (0, [e.type_ids for e in encodings]),
+        )
+        columns = dict(zip(_INPUTS, rows_of, strict=True))
         inputs = {}
         for name in self.facts.inputs:
             fill, rows = columns[name]
@@ -124,6 +159,14 @@ class OrtEncoder(Closing):
         if self._session is None:
             raise ValueError("the encoder is closed")
         output: NDArray[np.float32] = run_session(self._session, self._file, inputs)[0]
+        texts = len(next(iter(inputs.values())))
+        shape = getattr(output, "shape", ())
+        if not shape or shape[0] != texts or shape[-1] != self.facts.width:
+            raise UserError(
+                f"{self._file} gave {'×'.join(map(str, shape))} numbers for {texts} texts and a "
+                f"width of {self.facts.width}",
+                _EXPORT_AGAIN,
+            )
         return output
 
     def _outputs(self, encodings: Sequence[Any]) -> list[NDArray[np.float32]]:
@@ -229,7 +272,9 @@ def _tokenizer(folder: Path, facts: EncoderFacts) -> Any:
         raise UserError(f"{folder / TOKENIZER} is missing", _EXPORT_AGAIN)
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # tokenizers raises plain Exception
+    except BaseException as error:  # tokenizers raises plain Exception, or a panic of its own
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         raise UserError(f"{folder / TOKENIZER} does not load: {error}", _EXPORT_AGAIN) from None
     tokenizer.no_padding()  # the file may carry the padding that training used
     tokenizer.enable_truncation(facts.max_tokens)

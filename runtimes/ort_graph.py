@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_object
 
 METADATA_PREFIX = "edgeforge."
 LOGITS_START = "logits_start"
@@ -46,9 +46,7 @@ class DecoderGraph:
         return metadata_properties(self.padding, self.shared_cache, self.last_only)
 
 
-def metadata_properties(
-    padding: str | None, shared_cache: bool, last_only: bool
-) -> dict[str, str]:
+def metadata_properties(padding: str | None, shared_cache: bool, last_only: bool) -> dict[str, str]:
     """Properties for a graph, names with prefix."""
     facts = {"padding": padding or "none", "shared_cache": str(int(shared_cache))}
     facts["logits"] = "last" if last_only else "all"
@@ -90,7 +88,7 @@ def decoder_graph(session: Any, file: Path) -> DecoderGraph:
 
 
 def _width(value: Any, axis: int, file: Path) -> int:
-    width = value.shape[axis]
+    width = value.shape[axis] if len(value.shape or ()) > max(axis, 0) else None
     if not isinstance(width, int) and value.name.startswith("past_key_values."):
         width = _genai_head_size(file.parent)
     if not isinstance(width, int):
@@ -100,5 +98,11 @@ def _width(value: Any, axis: int, file: Path) -> int:
 
 def _genai_head_size(folder: Path) -> Any:
     path = folder / GENAI_CONFIG
-    config = read_json(path) if path.is_file() else {}
-    return config.get("model", {}).get("decoder", {}).get("head_size")
+    return genai_decoder(path).get("head_size") if path.is_file() else None
+
+
+def genai_decoder(path: Path) -> Mapping[str, Any]:
+    """What a genai_config.json says of its decoder; empty where it says nothing."""
+    model = read_object(path).get("model")
+    decoder = model.get("decoder") if isinstance(model, dict) else None
+    return decoder if isinstance(decoder, dict) else {}

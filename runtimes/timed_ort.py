@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from runtimes.onnx_file import read_model
 from runtimes.ort import SessionSettings, open_session
 from runtimes.ort_cache import OrtSequences
 from runtimes.ort_decoder import GRAPH
@@ -131,9 +132,7 @@ def graph_file(path: Path) -> Path:
 def weight_bytes_per_token(file: Path) -> int:
     """Bytes of weights that a decode step reads: all tensors of the graph but tables that are only
     looked up in (a row of an embedding that is no head too)."""
-    import onnx
-
-    graph = onnx.load(file, load_external_data=False).graph
+    graph = read_model(file, weights=False).graph
     readers: dict[str, set[bool]] = {}
     for node in graph.node:
         # A quantized table's scales and zero points are looked up along with it.
@@ -150,11 +149,14 @@ def tensor_bytes(data_type: int, dims: Sequence[int]) -> int:
     """Bytes of a tensor as stored; types of less than a byte are packed."""
     import onnx
 
-    name = onnx.TensorProto.DataType.Name(data_type)  # type: ignore[attr-defined, unused-ignore]
-    if name in _BITS:
-        return math.ceil(math.prod(dims) * _BITS[name] / 8)
-    itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
-    return math.prod(dims) * itemsize
+    try:
+        name = onnx.TensorProto.DataType.Name(data_type)  # type: ignore[attr-defined, unused-ignore]
+        bits = _BITS.get(name) or 8 * onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    except (KeyError, ValueError):
+        raise UserError(
+            f"the graph has numbers of the unknown type {data_type}", "export it again"
+        ) from None
+    return math.ceil(math.prod(dims) * bits / 8)
 
 
 def _best(rows: NDArray[np.float32]) -> list[int]:

@@ -44,9 +44,7 @@ class OrtEncoder:
         run_session(self._session, self.file, self._feeds(token_ids, np.ones_like(token_ids)))
         return time.perf_counter() - start
 
-    def outputs(
-        self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def outputs(self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         result = run_session(self._session, self.file, self._feeds(token_ids, mask))
         rows: NDArray[np.float32] = result[0]
         if rows.ndim == 3 and self._session.get_outputs()[0].name != "logits":

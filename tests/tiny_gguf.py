@@ -1,8 +1,9 @@
-"""Tiny random GGUF files for tests that need no tokenizer and no converter."""
+"""Tiny random GGUF files for tests that need no converter."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 def llama_shapes(
@@ -38,8 +39,10 @@ def tiny_gguf(
     vocab: int = 64,
     tied: bool = False,
     seed: int = 0,
+    byte_tokens: bool = False,
 ) -> Path:
-    """An F32 Llama without a tokenizer: enough for the quantizer, not for generation."""
+    """An F32 Llama. Without `byte_tokens` it has no tokenizer: enough for the quantizer, not for
+    generation. With them its tokens are the bytes, one merge and an end, whatever `vocab` says."""
     import gguf
     import numpy
 
@@ -50,6 +53,8 @@ def tiny_gguf(
             writer.add_float32(f"llama.{key}", value)
         else:
             writer.add_uint32(f"llama.{key}", value)
+    if byte_tokens:
+        vocab = _add_byte_tokens(writer)
     for name, shape in llama_shapes(hidden, ffn, layers, heads, kv_heads, vocab, tied=tied):
         writer.add_tensor(name, random.normal(0, 0.02, shape).astype(numpy.float32))
     writer.write_header_to_file()
@@ -57,6 +62,21 @@ def tiny_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add_byte_tokens(writer: Any) -> int:
+    """A byte-level BPE tokenizer and a chat template; how many tokens."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    tokens = [*sorted(ByteLevel.alphabet()), "th", "<|end|>"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * (len(tokens) - 1) + [3])
+    writer.add_token_merges(["t h"])
+    writer.add_eos_token_id(len(tokens) - 1)
+    writer.add_chat_template("{% for m in messages %}{{ m.content }}{% endfor %}")
+    return len(tokens)
 
 
 def llama_metadata(

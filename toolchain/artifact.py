@@ -6,9 +6,10 @@ format, digests of every file, parent digests, stage, stage config, tool version
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import UserError
@@ -16,6 +17,8 @@ from common.files import read_json, sha256_file, sha256_json, write_json
 
 MANIFEST = "artifact.json"
 SCHEMA = 1
+_FIELDS = ("format", "files", "stage", "config", "parents", "versions", "measurements")
+_AGAIN = "remove this folder: it is made again"
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,54 @@ def describe(
 def load(folder: Path) -> Artifact:
     """Read an artifact's description; its files are not read."""
     data = read_json(folder / MANIFEST)
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA or not _is_whole(data):
         raise UserError(
             f"{folder / MANIFEST} is not an artifact description of this version",
             "build it again with this version",
         )
-    fields = ("format", "files", "stage", "config", "versions", "measurements")
-    kept = {name: data[name] for name in fields}
-    return Artifact(path=folder, parents=tuple(data["parents"]), **kept)
+    kept = {name: data[name] for name in _FIELDS if name != "parents"}
+    loaded = Artifact(path=folder, parents=tuple(data["parents"]), **kept)
+    if data.get("digest") != loaded.digest:
+        raise UserError(f"{folder / MANIFEST} is damaged: its digest is another", _AGAIN)
+    return loaded
+
+
+def load_sound(folder: Path) -> Artifact:
+    """Read an artifact's description and hold every file against its digest. Raises `UserError`
+    that names the damaged ones."""
+    loaded = load(folder)
+    marks = tuple(_mark(folder / name) for name in loaded.files)
+    if damaged := _damaged(loaded.path, marks):
+        names = ", ".join(damaged[:5])
+        raise UserError(f"{folder} is damaged: {names} changed since it was made", _AGAIN)
+    return loaded
+
+
+@functools.lru_cache(maxsize=256)
+def _damaged(folder: Path, _marks: tuple[tuple[int, int] | None, ...]) -> list[str]:
+    """Read once in a process while sizes and times stay: a search uses a stage many times."""
+    return load(folder).damaged_files()
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _is_whole(data: Mapping[str, Any]) -> bool:
+    kinds = dict.fromkeys(("files", "config", "versions", "measurements"), dict)
+    wanted = {"format": str, "stage": str, "parents": list, **kinds}
+    if not all(isinstance(data.get(name), wanted[name]) for name in _FIELDS):
+        return False
+    return all(_is_inside(name) and isinstance(one, str) for name, one in data["files"].items())
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return str(path) == name and not path.is_absolute() and ".." not in path.parts
 
 
 def _as_json(artifact: Artifact) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.damage import told_as_damage
 from common.errors import UserError
-from common.files import read_json, write_json
+from common.files import read_object, write_json
 from runtimes.remote.faults import DeviceError
 from runtimes.remote.ssh import SshOptions
 
@@ -118,7 +119,7 @@ def require_bundle(bundle: Path, target: Target) -> None:
         raise UserError(
             f"there is no bundle in {bundle}", "build it first: make target=… (edgeforge build)"
         )
-    made_for = read_json(bundle / "profile.json").get("target")
+    made_for = read_object(bundle / "profile.json").get("target")
     if made_for != target.name:
         raise UserError(
             f"the bundle in {bundle} was made for {made_for}, not for {target.name}",
@@ -148,23 +149,27 @@ def needs_of(bundle: Path) -> Needs:
     """What the bundle asks of a device, from its manifest."""
     from runtimes.remote.preflight import Needs
 
-    manifest = read_json(bundle / "manifest.json")
-    target, plan = manifest["target"], manifest["plan"]
-    separate = target["accelerator"]["memory"] == "separate" and target["gpu_layers"] != 0
-    memory = manifest["model_file"]["size_bytes"]
-    memory += sum(plan.get(key) or 0 for key in ("kv_cache_bytes", "compute_bytes"))
-    return Needs(
-        target=target["name"],
-        arch=target["processor"]["arch"],
-        format="onnx" if manifest.get("runtime") == "onnxruntime" else "gguf",
-        memory_bytes=0 if separate else memory,
-    )
+    manifest = read_object(bundle / "manifest.json")
+    with told_as_damage(bundle / "manifest.json", "build the bundle again"):
+        target, plan = manifest["target"], manifest["plan"]
+        separate = target["accelerator"]["memory"] == "separate" and target["gpu_layers"] != 0
+        memory = manifest["model_file"]["size_bytes"]
+        memory += sum(plan.get(key) or 0 for key in ("kv_cache_bytes", "compute_bytes"))
+        return Needs(
+            target=target["name"],
+            arch=target["processor"]["arch"],
+            format="onnx" if manifest.get("runtime") == "onnxruntime" else "gguf",
+            memory_bytes=0 if separate else int(memory),
+        )
 
 
 def not_measured(bundle: Path) -> list[str]:
     """Names of the checks that a finished test has: those of the build's own."""
     path = bundle / "log" / "smoke.json"
-    return [check["name"] for check in read_json(path)["checks"]] if path.is_file() else []
+    if not path.is_file():
+        return []
+    with told_as_damage(path, "test the bundle again"):
+        return [str(check["name"]) for check in read_object(path)["checks"]]
 
 
 def keep(outcome: Outcome) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.damage import is_panic
 from common.errors import UserError
+from common.files import read_object
+from common.resources import explained
 from runtimes.cgroup import memory_limit
 from runtimes.threads import idle_cores
 from toolchain.layer_widths import network_loader
@@ -19,10 +21,15 @@ if TYPE_CHECKING:
 
 # Loading holds a little more than the weights.
 _OVERHEAD = 1.1
-# Classes whose every tensor must be in the weights.
-HEADED = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
+# Classes whose every tensor must be in the weights: what is missing would be random.
+HEADED = (
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+)
 
-_LOAD_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
+# Some damage shows only when a text is cut into tokens.
+_TRIAL_TEXT = "A text: 12, naïve 把灯打开 \U0001f600\n"
 
 
 def load_tokenizer(checkpoint: Path, *, trust_remote_code: bool = False) -> Any:
@@ -30,11 +37,15 @@ def load_tokenizer(checkpoint: Path, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             checkpoint, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except _LOAD_FAULTS as error:
-        raise UserError(
+        tokenizer.decode(tokenizer(_TRIAL_TEXT)["input_ids"])
+        return tokenizer
+    except BaseException as error:  # tokenizers raises plain Exception, or a panic of its own
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        raise explained(error) or UserError(
             f"the tokenizer of {checkpoint} does not load: {error}",
             "check tokenizer.json (or tokenizer.model) and tokenizer_config.json",
         ) from None
@@ -88,8 +99,10 @@ def torch_model(
             **(new_head or {}),
         )
         model = model.eval()
-    except _LOAD_FAULTS as error:
-        raise UserError(
+    except UserError:
+        raise
+    except Exception as error:  # transformers, safetensors and torch raise what they like
+        raise explained(error) or UserError(
             f"the weights of {checkpoint} do not load in torch: {error}",
             "check the weight files, or fetch the checkpoint again",
         ) from None
@@ -98,7 +111,7 @@ def torch_model(
     if auto_class in HEADED and new_head is None and loaded["missing_keys"]:
         raise UserError(
             f"the weights of {checkpoint} lack {', '.join(sorted(loaded['missing_keys'])[:3])}",
-            "fetch all weights, or train the head: it has no meaning yet",
+            "fetch all weights; a head that is missing must be trained: it has no meaning yet",
         )
     with idle_threads(), torch.inference_mode():
         yield widen(model) if narrow else model.to(device)
@@ -131,9 +144,12 @@ def end_token_ids(checkpoint: Path, tokenizer: Any) -> list[int]:
     `config.json`, else the tokenizer's end-of-sequence token."""
     for name in ("generation_config.json", "config.json"):
         path = checkpoint / name
-        value = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.is_file() else None
+        value = read_object(path).get("eos_token_id") if path.is_file() else None
+        ids = value if isinstance(value, list) else [value]
+        if value is not None and all(type(one) is int for one in ids):
+            return list(ids)
         if value is not None:
-            return [int(i) for i in (value if isinstance(value, list) else [value])]
+            raise UserError(f"{path} names no end: eos_token_id {str(value)[:80]}", "correct it")
     return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
 
 

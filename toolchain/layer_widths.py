@@ -10,10 +10,11 @@ anew; so nothing but the widths can differ. GGUF holds it as architecture `deci`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from common.files import read_object
 
 KEY = "layer_widths"
 _HEADS, _GROUPS, _FFN = "num_attention_heads", "num_key_value_heads", "intermediate_size"
@@ -35,7 +36,7 @@ def config_of_layer(config: Mapping[str, Any], layer: int) -> Mapping[str, Any]:
 def network_loader(auto_class: Any, checkpoint: Path) -> Any:
     """What has a `from_pretrained` that takes the checkpoint: `auto_class`, wherever that does."""
     path = checkpoint / "config.json"
-    config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    config = read_object(path) if path.is_file() else {}
     return network_class(config) if layer_widths(config) else auto_class
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from common.damage import told_as_damage
 from common.files import (
     LOCK_SUFFIX,
     OLD_SUFFIX,
@@ -18,7 +19,7 @@ from common.files import (
     clear_leftovers,
     folder_in_the_making,
     lock_of,
-    read_json,
+    read_object,
     sha256_json,
     write_json,
 )
@@ -112,7 +113,7 @@ def run_stage(
                 return _made(stage, source, config, folder, workspace, say)
     event = StageEvent(stage.NAME, folder.name, reused=True, cost=_cost_of(folder))
     workspace.events.append(event)
-    return artifacts.load(folder)
+    return artifacts.load_sound(folder)
 
 
 def _made(
@@ -175,4 +176,7 @@ def _cost_file(folder: Path) -> Path:
 
 def _cost_of(folder: Path) -> Cost | None:
     path = _cost_file(folder)
-    return read_cost(read_json(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with told_as_damage(path, "remove it: only the report's figures of the stage's cost are lost"):
+        return read_cost(read_object(path))

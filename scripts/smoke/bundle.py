@@ -71,7 +71,7 @@ def read_profile(bundle: Path) -> dict[str, Any]:
     """profile.json: model file, threads, context, KV type, GPU layers, stop texts, thresholds."""
     try:
         profile = json.loads((bundle / PROFILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CannotRun(f"{bundle} is no bundle: {PROFILE} ({error})") from None
     if not isinstance(profile, dict) or profile.get("schema") != PROFILE_SCHEMA:
         raise CannotRun(f"{bundle / PROFILE} is of another version")
@@ -83,9 +83,12 @@ def read_profile(bundle: Path) -> dict[str, Any]:
 def read_prompts(bundle: Path) -> list[dict[str, Any]]:
     try:
         lines = (bundle / PROMPTS).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError, RecursionError) as error:
         raise CannotRun(f"{bundle / PROMPTS} cannot be read: {error}") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise CannotRun(f"{bundle / PROMPTS} holds other than prompts")
+    return rows
 
 
 def write_prompts(bundle: Path, prompts: list[dict[str, Any]]) -> None:
@@ -107,7 +110,8 @@ def bos_text(bundle: Path) -> str:
     """The text of the token that begins every input; empty where the tokenizer has none."""
     try:
         path = bundle / "tokenizer" / "tokenizer_config.json"
-        token = json.loads(path.read_text(encoding="utf-8")).get("bos_token")
-    except (OSError, ValueError):
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return ""
+    token = config.get("bos_token") if isinstance(config, dict) else None
     return str(token.get("content", "") if isinstance(token, dict) else token or "")

@@ -1,5 +1,6 @@
 """Stages run once per input; a failed or killed one leaves nothing that could be used."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,3 +121,18 @@ def test_what_killed_runs_left_is_cleared_and_what_is_made_now_stays(tmp_path: P
     assert (work.stages / "d-4" / "artifact.json").is_file()
     with writing(work), pytest.raises(UserError, match="another build is writing"), writing(work):
         pass
+
+
+@pytest.mark.parametrize("name", ["out.txt", "artifact.json"])
+def test_a_finished_stage_that_was_damaged_is_not_used(
+    name: str, tmp_path: Path, stage: SimpleNamespace
+) -> None:
+    source, work = source_of(tmp_path / "s", "hello"), Workspace(tmp_path / "w")
+    made = run_stage(stage, source, Config(), work)
+    path = made.path / name
+    path.write_text(path.read_text().replace("HELLO", "JELLO").replace("text", "test"))
+    with pytest.raises(UserError, match="damaged") as refused:
+        run_stage(stage, source, Config(), work)
+    assert str(made.path) in str(refused.value) and "made again" in str(refused.value)
+    shutil.rmtree(made.path)
+    assert run_stage(stage, source, Config(), work).file("out.txt").read_text() == "HELLO"

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.damage import is_panic, told_as_damage
 from common.errors import UserError
 from runtimes.vendored import llama_cpp_folder
 from toolchain.checkpoint.info import CheckpointInfo
@@ -44,7 +45,8 @@ def tokenizer_limits(info: CheckpointInfo) -> list[str]:
 def known_by_hash(folder: Path) -> bool:
     """Whether the converter knows this tokenizer. Raises `UserError` when it does not load."""
     text, hashes = _table()
-    ids = load(folder).encode(text).ids
+    with told_as_damage(folder / TOKENIZER, "fetch the tokenizer's files again"):
+        ids = load(folder).encode(text).ids
     return hashlib.sha256(str(ids).encode()).hexdigest() in hashes
 
 
@@ -54,7 +56,9 @@ def load(folder: Path) -> Tokenizer:
 
     try:
         return Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # tokenizers raises plain Exception for a broken file
+    except BaseException as error:  # tokenizers raises plain Exception, or a panic of its own
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         raise UserError(
             f"{TOKENIZER} does not load: {error}", "fetch the tokenizer's files again"
         ) from None

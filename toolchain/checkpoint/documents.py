@@ -7,23 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_object as read_object
 from common.resources import explained
 
 COMPANION = "edgeforge"
 _LICENSE_NAMES = ("license", "licence", "copying")
 _FRONT_MATTER_MARK = "---"
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; `UserError` when it is anything else."""
-    try:
-        value = read_json(path)
-    except RecursionError:
-        raise UserError(f"{path} cannot be read as JSON: nested too deeply") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return value
 
 
 def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:

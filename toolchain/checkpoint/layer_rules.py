@@ -26,6 +26,10 @@ _UNIFORM = _LLAMA_NAMES | {"phi", "phi3", "gpt2", "gpt_neox", "starcoder2", "coh
 # Of these the transformers config derives what it does not say from the number of heads.
 _DERIVED_SIZES = frozenset(("llama", "olmo"))
 
+# The first OLMo's norms have no weights.
+_WITHOUT_NORMS = frozenset(("olmo",))
+_NORM = re.compile(r"^(input|post|pre)_(\w+_)?layernorm\.(weight|bias)$")
+
 Layers = Mapping[int, Mapping[str, TensorHeader]]
 
 
@@ -71,6 +75,25 @@ def shapes_match_config(info: CheckpointInfo) -> Iterator[Fault]:
     if wrong:
         more = f" (and {len(wrong) - 1} more tensors)" if len(wrong) > 1 else ""
         yield Fault(f"config.json contradicts the weights: {wrong[0]}{more}", _MEND)
+
+
+def norms_match_config(info: CheckpointInfo) -> Iterator[Fault]:
+    """In these families the last norm is there, and every norm over the hidden state is as wide."""
+    hidden = _width(info.text_config, "hidden_size")
+    stem, layers = text_layers(info)
+    if info.model_type not in _LLAMA_NAMES or not layers or hidden is None:
+        return
+    last = f"{stem.removesuffix('layers')}norm.weight"
+    norms = [one for one in info.tensors if one.name == last]
+    if not norms and info.model_type not in _WITHOUT_NORMS:
+        yield Fault(f"tensors are missing: {last}", _MEND)
+    norms += [one for own in layers.values() for rest, one in own.items() if _NORM.search(rest)]
+    wrong = [one for one in norms if one.shape != (hidden,) and one.elements]
+    if wrong:
+        shape = "×".join(map(str, wrong[0].shape)) or "a single value"
+        yield Fault(
+            f"config.json contradicts the weights: {wrong[0].name} is {shape}, not {hidden}", _MEND
+        )
 
 
 def text_layers(info: CheckpointInfo) -> tuple[str, Layers]:
@@ -140,4 +163,4 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-LAYER_RULES = (layers_are_complete, shapes_match_config)
+LAYER_RULES = (layers_are_complete, shapes_match_config, norms_match_config)

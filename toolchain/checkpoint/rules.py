@@ -21,7 +21,7 @@ _GENERIC_TOKENIZERS = frozenset((
     "PreTrainedTokenizer", "GPT2Tokenizer", "LlamaTokenizer", "Qwen2Tokenizer",
     "BertTokenizer", "TokenizersBackend", "GemmaTokenizer", "CodeGenTokenizer",
 ))  # fmt: skip
-_INTEGERS = frozenset({"U8", "I8", "U16", "I16", "U32", "I32"})
+_INTEGERS = frozenset({"U8", "I8", "U16", "I16", "U32", "I32", "BOOL"})
 _QUANTIZERS = {
     "gptq": "GPTQ",
     "awq": "AWQ",
@@ -79,7 +79,8 @@ def not_quantized(info: CheckpointInfo) -> Iterator[Fault]:
         method = str(settings.get("quant_method", "?")) if isinstance(settings, dict) else "?"
         yield Fault(f"the weights are already quantized ({_QUANTIZERS.get(method, method)})", mend)
         return
-    packed = [t for t in info.tensors if t.dtype in _INTEGERS and len(t.shape) == 2]
+    whole = [t for t in info.tensors if t.dtype in _INTEGERS]
+    packed = [t for t in whole if len(t.shape) == 2 or t.name.endswith(".weight")]
     packed = [t for t in packed if not config_facts.is_buffer(t.name)]
     if packed:
         yield Fault(

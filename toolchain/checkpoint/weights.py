@@ -16,6 +16,7 @@ INDEX = "model.safetensors.index.json"
 PICKLE_SINGLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 _NAMES_LISTED = 5
+_MOST_NAME_BYTES = 255  # of all usual file systems
 _FETCH_MISSING = "fetch the missing file"
 
 
@@ -58,13 +59,15 @@ def index_map(folder: Path, name: str) -> dict[str, str]:
         raise UserError(f"{name} has no weight_map", "fetch the index again")
     for tensor, file in weight_map.items():
         if not isinstance(file, str) or not _inside(file):
-            raise UserError(f"{name} puts {tensor} into {file!r}, outside the checkpoint")
+            raise UserError(f"{name} puts {tensor} into {file!r:.200}, outside the checkpoint")
     return weight_map
 
 
 def _inside(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    return bool(parts) and not name.startswith("/") and ".." not in parts and "\\" not in name
+    short = all(len(part.encode("utf-8", "replace")) <= _MOST_NAME_BYTES for part in parts)
+    plain = short and name.isprintable() and "\\" not in name
+    return bool(parts) and plain and not name.startswith("/") and ".." not in parts
 
 
 def _safetensors(folder: Path, faults: list[Fault]) -> list[Path]:

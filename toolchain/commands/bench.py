@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_object
 from common.with_parent import with_parent
 from toolchain.options import MAKE_VARIABLES, add_options, bundle_folder, count
 
@@ -58,13 +58,13 @@ def command_of(args: argparse.Namespace) -> list[str]:
     build = "build it first: make target=…"
     if not (bundle / "manifest.json").is_file():
         raise UserError(f"there is no bundle in {bundle}", build)
-    manifest = read_json(bundle / "manifest.json")
+    manifest = read_object(bundle / "manifest.json")
     if manifest.get("runtime") != "onnxruntime":
         raise UserError(
             f"{bundle} holds a GGUF; this benchmark is for ONNX bundles",
             "its speed is what the smoke test measures: make smoke target=…",
         )
-    checkpoint = Path(str(read_json(bundle / "log" / "build.json").get("checkpoint", "")))
+    checkpoint = Path(str(read_object(bundle / "log" / "build.json").get("checkpoint", "")))
     if not (checkpoint / "config.json").is_file():
         raise UserError(f"the checkpoint of {bundle} is not at {checkpoint} any more", build)
     mix = load_target(args.target).onnx

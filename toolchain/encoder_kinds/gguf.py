@@ -16,17 +16,23 @@ def task_of(path: Path) -> str | None:
     if not path.is_file() or path.suffix != ".gguf":
         return None
     architecture = read_metadata(path).get("general.architecture")
-    return EMBEDDING if architecture in ARCHITECTURES else None
+    known = isinstance(architecture, str) and architecture in ARCHITECTURES
+    return EMBEDDING if known else None
 
 
 def open_path(path: Path, options: OpenOptions) -> OpenEncoder[Any]:
     """Open the file. Raises `UserError` with llama.cpp's own words when it does not load."""
     metadata = read_metadata(path)
     architecture = metadata["general.architecture"]
-    longest = int(metadata.get(f"{architecture}.context_length", options.context_tokens))
-    max_tokens = min(options.context_tokens, longest)
+    longest: Any = metadata.get(f"{architecture}.context_length")
+    known = type(longest) is int and longest > 0
+    max_tokens: int = min(options.context_tokens, longest if known else options.context_tokens)
     engine = LlamaEmbedder(
-        path, max_tokens=max_tokens, exact=options.exact, threads=options.threads
+        path,
+        max_tokens=max_tokens,
+        exact=options.exact,
+        threads=options.threads,
+        check_weights=True,
     )
     facts = {"engine": "llama.cpp", "size_bytes": path.stat().st_size}
     return OpenEncoder(path.stem, "gguf", EMBEDDING, engine, path.parent, max_tokens, facts)

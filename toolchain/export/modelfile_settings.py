@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.files import read_json
+from common.files import read_object
 from runtimes.gguf_file import read_metadata
 from toolchain.checkpoint.documents import license_of
 from toolchain.data.chat_format import chat_format
@@ -40,7 +40,7 @@ def modelfile_settings(
         eos_token=form.eos_token if form else None,
         eos_tokens=tuple(stop_texts),
         engine_adds_bos=bool(read_metadata(gguf).get(_ADDS_BOS, False)),
-        generation=read_json(generation) if generation.is_file() else {},
+        generation=read_object(generation) if generation.is_file() else {},
         num_ctx=int(plan["context_tokens"]),
         num_thread=threads if isinstance(threads, int) else None,
         num_gpu=None if layers == _ALL_LAYERS else layers,

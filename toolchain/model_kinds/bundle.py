@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from common.damage import told_as_damage
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_object
 from runtimes.threads import idle_cores
 from toolchain.model_kinds import gguf, onnx
 from toolchain.models import OpenModel, OpenOptions
@@ -65,21 +68,32 @@ def open_path(path: Path, options: OpenOptions) -> OpenModel:
 def bundled(path: Path) -> Bundled:
     """The bundle's model. Raises `UserError` when its files are not those of its SHA256SUMS."""
     sums = require_sound(path)
-    profile = read_json(path / PROFILE)
-    name = profile.get("model_file") if isinstance(profile, dict) else None
+    profile = read_object(path / PROFILE)
+    name = profile.get("model_file")
     if not isinstance(name, str) or name not in sums:
         raise UserError(f"{path / PROFILE} names no model file of the bundle", _AGAIN)
+    with told_as_damage(path / PROFILE, _AGAIN):
+        return _bundled(path, name, profile, sums)
+
+
+def _bundled(path: Path, name: str, profile: Mapping[str, Any], sums: Mapping[str, str]) -> Bundled:
     shown = f"{profile.get('model', path.name)} ({profile.get('target', path.name)})"
     threads, adapter = profile.get("threads"), profile.get("adapter_file")
     return Bundled(
         file=path / name,
         name=shown,
         kv_cache_type=str(profile.get("kv_cache_type", "f16")),
-        context_tokens=int(profile.get("context_length", 2048)),
-        threads=int(threads) if threads else None,
+        context_tokens=_count(profile.get("context_length", 2048)),
+        threads=_count(threads) if threads else None,
         stop_texts=tuple(map(str, profile.get("stop_texts") or ())),
-        adapter=path / adapter if adapter in sums else None,
+        adapter=path / adapter if isinstance(adapter, str) and adapter in sums else None,
     )
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 < value < 1 << 31:
+        raise ValueError(f"{value!r:.40} is no count")
+    return value
 
 
 def _as_shipped(found: Bundled, options: OpenOptions) -> OpenOptions:

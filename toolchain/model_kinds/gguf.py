@@ -51,6 +51,7 @@ def open_file(
         flash_attention=flash_attention,
         stop_texts=stop_texts,
         adapter=adapter,
+        check_weights=kind == "gguf",  # a bundle's digests were held against its files
     )
     scratch = None if companion else ScratchFolder("companion")
     bos, eos = (

@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from common.damage import told_as_damage
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_object
 from toolchain.report.acceptance import acceptance
 from toolchain.report.devices import FILE as DEVICE_FILE
 from toolchain.report.devices import FOLDER as DEVICES
@@ -30,20 +31,22 @@ def read_facts(bundle: Path) -> dict[str, Any]:
         )
     log = bundle / "log"
     path = next((p for p in (log / FILE, bundle / FILE) if p.is_file()), None)
+    devices = sorted((log / DEVICES).glob(f"*/{DEVICE_FILE}"))
     facts: dict[str, Any] = {
         "schema": SCHEMA,
-        "manifest": read_json(manifest_file),
+        "manifest": read_object(manifest_file),
         "ledger": read_ledger(path) if path else None,
         "smoke": _optional(log / "smoke.json"),
-        "devices": [read_json(file) for file in sorted((log / DEVICES).glob(f"*/{DEVICE_FILE}"))],
+        "devices": [read_object(file) for file in devices],
         "stages": (_optional(log / "build.json") or {}).get("stages", []),
         "benchmark": _benchmark(log / "benchmark" / "results.jsonl"),
     }
-    return {**facts, "acceptance": acceptance(facts)}
+    with told_as_damage(f"what {bundle} tells of itself", "build it again, or test it again"):
+        return {**facts, "acceptance": acceptance(facts)}
 
 
-def _optional(path: Path) -> Any:
-    return read_json(path) if path.is_file() else None
+def _optional(path: Path) -> dict[str, Any] | None:
+    return read_object(path) if path.is_file() else None
 
 
 def _benchmark(path: Path) -> dict[str, Any] | None:

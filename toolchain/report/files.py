@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.damage import told_as_damage
 from common.files import write_json, write_text
 from toolchain.report.blocks import html_page, html_section, markdown_page
 from toolchain.report.facts import read_facts
@@ -26,13 +27,16 @@ def write_report_files(bundle: Path) -> Path:
     cannot be read; nothing is written then."""
     facts = read_facts(bundle)
     log = bundle / "log"
+    texts: dict[str, str] = {}
+    with told_as_damage(f"what {bundle} tells of itself", "build it again, or test it again"):
+        parts = []
+        for language in LANGUAGES:
+            heading, body = title(facts, language), sections(facts, language)
+            parts.append(html_section(language, heading, body))
+            texts[report_name(language)] = markdown_page(heading, body)
+        texts[PAGE] = html_page(title(facts, LANGUAGES[0]), NAMES, "".join(parts))
     log.mkdir(exist_ok=True)
-    parts = []
-    for language in LANGUAGES:
-        heading, body = title(facts, language), sections(facts, language)
-        parts.append(html_section(language, heading, body))
-        write_text(log / report_name(language), markdown_page(heading, body))
+    for name, text in texts.items():
+        write_text(log / name, text)
     write_json(log / DATA, facts)
-    page = log / PAGE
-    write_text(page, html_page(title(facts, LANGUAGES[0]), NAMES, "".join(parts)))
-    return page
+    return log / PAGE

@@ -216,9 +216,18 @@ def _config(model: Path, kind: Kind, labels: Sequence[str], trust_remote_code: b
 def _loaded(model: Path, kind: Kind, **options: Any) -> Any:
     try:
         loader = network_loader(_auto_class(kind), model)
-        return loader.from_pretrained(model, local_files_only=True, **options)
+        network, said = loader.from_pretrained(
+            model, local_files_only=True, output_loading_info=True, **options
+        )
     except _LOAD_FAULTS as error:
         raise _does_not_load(model, error) from None
+    # A classifier's head is often new; what a language model lacks would be random.
+    missing = sorted(said["missing_keys"])
+    if kind == "causal" and missing and "quantization_config" not in options:
+        raise UserError(
+            f"the weights of {model} lack {', '.join(missing[:3])}", "fetch all weights"
+        )
+    return network
 
 
 def _in_few_bits(quantization: str, bf16: bool) -> dict[str, Any]:

@@ -94,8 +94,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 def is_covered(name: str) -> bool:
     """Whether SHA256SUMS is to have this file."""
-    first = PurePosixPath(name).parts[0]
-    return first != LOG_FOLDER and name not in (SUMS_FILE, SIGNATURE_FILE)
+    inside_log = PurePosixPath(name).parts[:1] == (LOG_FOLDER,)
+    return not inside_log and name not in (SUMS_FILE, SIGNATURE_FILE)
 
 
 def is_inside(name: str) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from runtimes.ggml_blocks import columns_of, row_bytes
+from toolchain.checkpoint.safetensors_header import read_header
 from toolchain.compress.exact.settings import ExactPlan
 from toolchain.data.text import COMPANION_FOLDER
 
@@ -70,13 +72,27 @@ def read_exact(folder: Path) -> Exact:
     path, plan = folder / FILE, read_plan(folder)
     if plan is None:
         raise UserError(f"{path} is missing", _AGAIN)
+    read_header(path)  # more strictly than safetensors, which takes two tensors of one name
     try:
         blocks = load_file(path)
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
     if set(plan.types) != set(blocks):
         raise _damaged(path, "its types and blocks are of other weights")
+    for name, rows in blocks.items():
+        if not _are_rows(rows, plan.types[name]):
+            raise _damaged(path, f"{name} has no rows of {plan.types[name]}")
     return Exact(plan, blocks)
+
+
+def _are_rows(blocks: NDArray[np.uint8], kind: str) -> bool:
+    """Whether these are rows of whole blocks of the type."""
+    if blocks.dtype.name != "uint8" or blocks.ndim != 2 or not blocks.size:
+        return False
+    try:
+        return row_bytes(kind, columns_of(kind, blocks.shape[1])) == int(blocks.shape[1])
+    except KeyError:  # no type of llama.cpp
+        return False
 
 
 def _damaged(path: Path, why: object) -> UserError:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.damage import told_as_damage
 from common.errors import UserError
-from common.files import read_json, write_json, write_text
-from toolchain.checkpoint.documents import read_object
+from common.files import read_object, write_json, write_text
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.compress.prune_vocab.named_ids import renumbered
 from toolchain.compress.prune_vocab.sentencepiece_model import NAMES, SentencePieceModel
@@ -40,7 +40,8 @@ def read_tokenizer(checkpoint: Path) -> TokenizerJson:
     """The checkpoint's tokenizer.json; made by transformers where the checkpoint has only older
     files. Raises `UserError` for a kind that cannot be cut."""
     if (checkpoint / TOKENIZER).is_file():
-        return TokenizerJson(read_json(checkpoint / TOKENIZER))
+        with told_as_damage(checkpoint / TOKENIZER, "fetch the tokenizer's files again"):
+            return TokenizerJson(read_object(checkpoint / TOKENIZER))
     backend = getattr(load_tokenizer(checkpoint), "backend_tokenizer", None)
     if backend is None:
         raise UserError(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
+from common.damage import told_as_damage
 from common.errors import UserError
 from toolchain.compress.prune_vocab.merges import Merges
 
@@ -22,6 +23,7 @@ class TokenizerJson:
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = data
         model = data["model"]
+        _require_shape(data)
         self.kind = _kind(model)
         if self.kind == "Unigram":
             self.ids = {piece: number for number, (piece, _) in enumerate(model["vocab"])}
@@ -80,7 +82,12 @@ class TokenizerJson:
         return {token_id, *(self.ids[name] for name in names if name in self.ids)}
 
     def with_ids(self, new: Mapping[int, int]) -> dict[str, Any]:
-        """The tokenizer with the tokens that `new` names, under their new ids."""
+        """The tokenizer with the tokens that `new` names, under their new ids. Raises `UserError`
+        where its padding or processor is not of the kind that tokenizers writes."""
+        with told_as_damage("the tokenizer", "fetch the tokenizer's files again"):
+            return self._with_ids(new)
+
+    def _with_ids(self, new: Mapping[int, int]) -> dict[str, Any]:
         data = copy.deepcopy(dict(self.data))
         model = data["model"]
         if self.kind == "Unigram":
@@ -102,6 +109,23 @@ class TokenizerJson:
     @cached_property
     def _merges(self) -> Merges | None:
         return Merges(self.data["model"]["merges"]) if self.kind == "BPE" else None
+
+
+def _require_shape(data: Mapping[str, Any]) -> None:
+    """Raise `TypeError` for what is no tokenizer and would be met in the middle of the work."""
+    model, unigram = data["model"], data["model"].get("type") == "Unigram"
+    rows = model["vocab"] if unigram else model["vocab"].items()
+    for piece, number in rows:
+        if not isinstance(piece, str) or type(number) not in ((int, float) if unigram else (int,)):
+            raise TypeError(f"the vocabulary has {piece!r:.40}: {number!r:.40}")
+    for entry in data.get("added_tokens") or ():
+        if not isinstance(entry["content"], str) or type(entry["id"]) is not int:
+            raise TypeError(f"added_tokens has {entry!r:.80}")
+    if model.get("type") in (None, "BPE"):
+        Merges(model["merges"])
+    names = ("unk_token", "continuing_subword_prefix", "end_of_word_suffix")
+    if not all(isinstance(model.get(name), str | None) for name in names):
+        raise TypeError("the model names other than texts")
 
 
 def _kind(model: Mapping[str, Any]) -> Kind:

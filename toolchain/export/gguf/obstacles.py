@@ -10,20 +10,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.damage import told_as_damage
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_object
 
 # llama.cpp tells these models by their number of layers, and scales their queries by the width.
 _SCALED_BY_WIDTH = {"gemma2": 46, "gemma3_text": 62}
 _WIDTHS = {"gpt2": ("n_embd", "n_inner"), "falcon": ("hidden_size", "ffn_hidden_size")}
 _OWN_RULE = frozenset({"</s>", "<unk>", "<s>", "<|endoftext|>"})
 _WITH_UNIGRAM = frozenset({"t5", "mt5", "umt5", "xlm-roberta", "nomic_bert", "new"})
+_FETCH = "fetch the checkpoint's small files again"
 _NAMES = ("phi-3", "phi3")
 
 
 def require_computed(config: Mapping[str, Any], folder: Path) -> None:
     """Raise `UserError` where the GGUF file would not be the checkpoint's model."""
-    found = (*_of_config(config), *_of_tokens(config, folder), *_of_unigram(config, folder))
+    with told_as_damage(f"a config or tokenizer of {folder}", _FETCH):
+        found = (*_of_config(config), *_of_tokens(config, folder), *_of_unigram(config, folder))
     for problem in found:
         raise UserError(problem, "export ONNX, which computes it as transformers does")
 
@@ -33,7 +36,8 @@ def named_for_tokens(name: str, config: Mapping[str, Any], folder: Path) -> str:
     where that has phi-3 in it, and nowhere else."""
     if config.get("model_type") != "phi3":
         return name
-    strips = any(_strips(folder).values())
+    with told_as_damage(f"the tokenizer of {folder}", _FETCH):
+        strips = any(_strips(folder).values())
     says = any(part in name.lower() for part in _NAMES)
     if strips and not says:
         return f"{name} (phi-3)"
@@ -74,7 +78,7 @@ def _of_tokens(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 def _of_unigram(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
     path = folder / "tokenizer.json"
-    model = read_json(path).get("model") or {} if path.is_file() else {}
+    model = read_object(path).get("model") or {} if path.is_file() else {}
     if model.get("type") == "Unigram" and config.get("model_type") not in _WITH_UNIGRAM:
         yield (
             "the tokenizer is SentencePiece Unigram, and llama.cpp cuts text that way for T5 and "
@@ -85,7 +89,7 @@ def _of_unigram(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
 def _strips(folder: Path) -> dict[str, bool]:
     """Special tokens, and whether white space behind them goes."""
     path = folder / "tokenizer.json"
-    added = read_json(path).get("added_tokens") or [] if path.is_file() else []
+    added = read_object(path).get("added_tokens") or [] if path.is_file() else []
     return {
         str(token.get("content")): bool(token.get("rstrip"))
         for token in added

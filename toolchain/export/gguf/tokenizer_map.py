@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.damage import told_as_damage
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_object
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -61,6 +62,7 @@ _NAMES: dict[tuple[tuple[str, ...], bool], str] = {
     (("<Punctuation Contiguous>", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"), False): "falcon",
 }
 _HARMLESS_NORMALIZERS = {"NFC"}
+_FETCH = "fetch the tokenizer's files again"
 _MEND = (
     "train the tokenizer with the pre-tokenizer of a known family (GPT-2, Qwen2, Llama 3), or use "
     "the base model's own tokenizer"
@@ -78,7 +80,11 @@ def pre_tokenizer_name(folder: Path) -> str | None:
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None
-    data = read_json(path)
+    with told_as_damage(path, _FETCH):
+        return _name(path, read_object(path))
+
+
+def _name(path: Path, data: Mapping[str, Any]) -> str | None:
     model = data.get("model") or {}
     splits = _splits(data.get("pre_tokenizer"))
     if model.get("type", "BPE") != "BPE" or splits is None:
@@ -104,7 +110,9 @@ def scores_from_merges(folder: Path) -> bool:
     path = folder / "tokenizer.json"
     if (folder / "tokenizer.model").is_file() or not path.is_file():
         return False
-    model = read_json(path).get("model") or {}
+    model = read_object(path).get("model")
+    if not isinstance(model, dict):
+        raise UserError(f"{path} has no model", _FETCH)
     return bool(model.get("byte_fallback")) and bool(model.get("merges"))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_object
 from runtimes.ollama import JINJA_VERSION, Client
 from toolchain.export.ollama.answers import recorded_checks, rendered_checks, request_checks
 from toolchain.export.ollama.checks import Check, Facts
@@ -58,7 +58,7 @@ def prove(client: Client, name: str, facts: Facts) -> list[Check]:
 
 def _is_onnx(bundle: Path) -> bool:
     path = bundle / "manifest.json"
-    return path.is_file() and read_json(path).get("runtime") == "onnxruntime"
+    return path.is_file() and read_object(path).get("runtime") == "onnxruntime"
 
 
 def shown(version: Sequence[int]) -> str:

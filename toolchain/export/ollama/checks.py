@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_object
 from runtimes.gguf_file import read_metadata
 from toolchain.data.chat import render_chat
 from toolchain.data.chat_format import ChatFormat, chat_format
@@ -85,10 +85,14 @@ class Facts:
 
 def read_facts(bundle: Path, modelfile: Path) -> Facts:
     """Read a finished bundle. Raises `UserError` when a part is missing or damaged."""
-    text = modelfile.read_text(encoding="utf-8")
+    try:
+        text = modelfile.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{modelfile} cannot be read: {error}", "build the bundle again") from None
     gguf = bundle / required_file(text, "FROM")
     adapter = re.search(r"^ADAPTER \./(\S+)$", text, re.MULTILINE)
-    profile = read_json(bundle / PROFILE) if (bundle / PROFILE).is_file() else {}
+    profile = read_object(bundle / PROFILE) if (bundle / PROFILE).is_file() else {}
+    thresholds = profile.get("thresholds")
     return Facts(
         bundle=bundle,
         modelfile=text,
@@ -98,7 +102,7 @@ def read_facts(bundle: Path, modelfile: Path) -> Facts:
         rows=_rows(bundle / PROMPTS),
         form=_form(bundle),
         system=quoted_value(text, "SYSTEM"),
-        min_equal=(profile.get("thresholds") or {}).get("min_answers_equal"),
+        min_equal=thresholds.get("min_answers_equal") if isinstance(thresholds, dict) else None,
     )
 
 
@@ -124,7 +128,7 @@ def _form(bundle: Path) -> ChatFormat | None:
 
 def _bos_token(bundle: Path) -> str | None:
     path = bundle / TOKENIZER / "tokenizer_config.json"
-    token = read_json(path).get("bos_token") if path.is_file() else None
+    token = read_object(path).get("bos_token") if path.is_file() else None
     text = token.get("content") if isinstance(token, dict) else token
     return str(text) if text else None
 

@@ -112,7 +112,7 @@ def write_modelfiles(
 
 def needs_jinja(modelfile: Path) -> bool:
     """Whether this Modelfile relies on the Jinja template inside the GGUF."""
-    return modelfile.read_text(encoding="utf-8").startswith(NEEDS_JINJA)
+    return modelfile.read_bytes().startswith(NEEDS_JINJA.encode())
 
 
 def generation_parameters(generation: Mapping[str, Any]) -> dict[str, Scalar]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import UserError
+from runtimes.onnx_file import read_model
 from runtimes.ort import model_bytes
 
 if TYPE_CHECKING:
@@ -23,19 +23,8 @@ _SMALL_TENSOR_BYTES = 1024
 
 
 def load_graph(file: Path, *, weights: bool = True) -> ModelProto:
-    """The model with its tensors (or, without `weights`, the references to them).
-
-    Raises `UserError` when the file or its external data are missing or cut short.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        return onnx.load(file, load_external_data=weights)
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise UserError(
-            f"{file} cannot be read as ONNX: {str(error)[:200]}", "export it again"
-        ) from None
+    """`runtimes.onnx_file.read_model`, for the graphs of artifacts."""
+    return read_model(file, weights=weights)
 
 
 def save_graph(model: ModelProto, folder: Path, external_over_bytes: int) -> Path:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.errors import UserError
-from common.files import read_json, sha256_file, sha256_json, write_json
+from common.files import read_json, read_object, sha256_file, sha256_json, write_json
 from common.strict import Strict, parse
 from toolchain.compress.distill.cache.record import RecordFormat
 from toolchain.stage import Input
@@ -21,6 +21,7 @@ from toolchain.train.job import Kind
 
 MANIFEST, PLAN = "cache.json", "plan.json"
 COUNT_BYTES = 4
+_MOST_PARTS = 1_000_000
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
@@ -49,10 +50,18 @@ class Facts(Strict):
     quantization: str
     bf16: bool
     vocab: int
-    top_k: int
+    top_k: int = Field(ge=1)
     temperatures: tuple[float, ...]
-    part_rows: int
+    part_rows: int = Field(ge=1)
     batch_size: int
+
+    @model_validator(mode="after")
+    def _has_both_splits(self) -> Facts:
+        if set(self.splits) != set(SPLITS):
+            raise ValueError(f"splits must be {' and '.join(SPLITS)}")
+        if any(one.rows > _MOST_PARTS * self.part_rows for one in self.splits.values()):
+            raise ValueError(f"more than {_MOST_PARTS} parts")
+        return self
 
     @property
     def key(self) -> str:
@@ -147,6 +156,5 @@ def read_facts(folder: Path) -> Facts | None:
     """What the folder is, or will be, a cache of."""
     for name in (MANIFEST, PLAN):
         if (folder / name).is_file():
-            stored: Any = read_json(folder / name)
-            return parse(Facts, stored.get("facts"), str(folder / name))
+            return parse(Facts, read_object(folder / name).get("facts"), str(folder / name))
     return None

@@ -70,6 +70,11 @@ def read_manifest(folder: Path) -> Manifest:
             "run its command again, or join what other machines wrote: --join FOLDERS",
         )
     found = parse(Manifest, read_json(folder / MANIFEST), str(folder / MANIFEST))
+    if any(part.key != found.facts.key for part in found.parts):
+        raise UserError(f"{folder / MANIFEST} is damaged: its parts are of another cache", _AGAIN)
+    held = [(part.split, part.number, part.first, part.rows) for part in found.parts]
+    if held != planned(found.facts):
+        raise UserError(f"{folder / MANIFEST} is damaged: it does not name every part", _AGAIN)
     for part in found.parts:
         _require_size(folder / part.file, part.size_bytes(found.facts))
     return found
