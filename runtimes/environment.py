@@ -97,7 +97,7 @@ def probe_runtime() -> Runtime:
     version = installed_version(RUNTIME)
     if version is None:
         return Runtime(None, None, (), "llama-cpp-python is not installed")
-    command = [sys.executable, "-c", _PROBE]
+    command = [sys.executable, "-P", "-c", _PROBE]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except subprocess.TimeoutExpired:

@@ -72,7 +72,9 @@ def embedder_file(
         return run_stage(module, given, config, workspace, say)
 
     checkpoint = Input.of_artifact(source)
-    wanted = convert.Config(intermediate="f32", model_name=name)
+    wanted = convert.Config(
+        intermediate="f32", model_name=name, trust_remote_code=trust_remote_code
+    )
     converted = stage(convert, source, wanted)
     proof = stage(
         encoder_parity,
