@@ -28,12 +28,16 @@ Engine = Literal["own", "transformers"]
 _MOST_TEMPLATE_CHARACTERS = 1 << 20
 _MOST_ANSWER_BYTES = 4 * MOST_CHARACTERS + 1
 _START_SEC = 120.0  # imports, on a busy machine
-_ANSWER_SEC = 30.0  # the process ends itself long before
+_ANSWER_SEC = 120.0  # the process ends itself before, after a few seconds of the CPU
 _MEND = "mend the checkpoint's chat template, or take it from the model's author"
 
 
 class ChatTemplateError(UserError):
     """The template refuses these messages, or is itself faulty."""
+
+
+class BrokenTemplate(ChatTemplateError):
+    """It is no Jinja, or exceeds what a template may take."""
 
 
 def render(engine: Engine, request: Mapping[str, Any]) -> str:
@@ -60,7 +64,7 @@ class _Worker:
     def render(self, request: Mapping[str, Any]) -> str:
         template = str(request["template"])
         if len(template) > _MOST_TEMPLATE_CHARACTERS:
-            raise ChatTemplateError(
+            raise BrokenTemplate(
                 f"the chat template is too large: {len(template)} characters, at most "
                 f"{_MOST_TEMPLATE_CHARACTERS} are taken",
                 _MEND,
@@ -68,18 +72,18 @@ class _Worker:
         key = hashlib.sha256(template.encode("utf-8", "surrogatepass")).digest()
         with self._turn:
             if key in self._broken:  # it would only take the same time again
-                raise ChatTemplateError(self._broken[key], _MEND)
+                raise BrokenTemplate(self._broken[key], _MEND)
             answer = self._ask(json.dumps(request).encode())
             if answer is None:
                 self._broken[key] = (
                     "the chat template was stopped: it takes too long, or too much memory"
                 )
-                raise ChatTemplateError(self._broken[key], _MEND)
+                raise BrokenTemplate(self._broken[key], _MEND)
         kind, text = answer[:1], answer[1:].decode("utf-8", "surrogatepass")
         if kind == RENDERED:
             return text
         if kind == INVALID:
-            raise ChatTemplateError(f"the chat template is not valid Jinja: {text}", _MEND)
+            raise BrokenTemplate(f"the chat template is not valid Jinja: {text}", _MEND)
         raise ChatTemplateError(f"the chat template cannot render these messages: {text}")
 
     def _ask(self, request: bytes) -> bytes | None:
