@@ -70,7 +70,9 @@ def raise_faults(path: Path, faults: Sequence[Fault]) -> None:
         raise UserError(f"checkpoint {path}: {faults[0].problem}", faults[0].mend)
     if faults:
         raise UserError(
-            f"checkpoint {path} has {len(faults)} faults", details=[str(f) for f in faults]
+            f"checkpoint {path} has {len(faults)} faults",
+            "mend what each of them names",
+            details=[str(f) for f in faults],
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from common.errors import plain
+
 MISSING = "–"
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -17,8 +19,9 @@ def table(columns: str, rows: Iterable[Sequence[object]]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that stays one cell of a table and is no HTML."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+    """Text that stays one cell of a table: no HTML, no link, nothing that a terminal obeys."""
+    text = text.replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")
+    return plain(" ".join(text.split()))
 
 
 def figure(value: object) -> str:
