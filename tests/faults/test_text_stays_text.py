@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import socket
 import sys
 import time
@@ -80,7 +81,8 @@ def injected(facts: Any, render: Callable[[Any], tuple[str, str]]) -> int:
         found = Page(page)
         assert "script" not in found.tags, place
         assert not found.active, place
-        assert "<script" not in markdown and "](http" not in markdown, place
+        prose = re.sub(r"(?ms)^(```+).*?^\1", "", markdown)  # code shows all as it is
+        assert "<script" not in prose and "](http" not in prose, place
         count += "evil" in page + markdown
     return count
 

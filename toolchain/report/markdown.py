@@ -13,7 +13,7 @@ _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 def table(columns: str, rows: Iterable[Sequence[object]]) -> str:
     """A table; `columns` are the headers with bars between them."""
     headers = [header.strip() for header in columns.split("|")]
-    lines = [_line(headers), _line(["---"] * len(headers))]
+    lines = [_line([escape(header) for header in headers]), _line(["---"] * len(headers))]
     lines += [_line([escape(str(cell)) for cell in row]) for row in rows]
     return "\n".join(lines)
 
