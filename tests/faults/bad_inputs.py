@@ -5,6 +5,8 @@ wrong and gives the words of the command, and a text that the error has to hold.
 inputs to spoil.
 """
 
+# ruff: noqa: E501 (one kind, one line)
+
 from __future__ import annotations
 
 import io

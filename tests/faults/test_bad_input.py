@@ -1,4 +1,4 @@
-"""Every verb, every kind of bad input: one clear line with a hint, exit code 2, nothing half-made."""
+"""Every verb, every kind of bad input: one clear line, a hint, exit code 2, nothing half-made."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from command_line import edgeforge
 from toolchain.cli import VERBS
 
 SEED, QUICK = 7, 12
+_COMMANDS = set(map(chr, (*range(9), *range(14, 32), 127, 0x202E)))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def _faults(kind: Kind, place: Place) -> list[str]:
         faults.append(f"does not name {kind.names}")
     if "\nhint: " not in said:
         faults.append("no hint")
-    if commands := set(said + done.stdout) & set(map(chr, (*range(9), *range(14, 32), 127, 0x202E))):
+    if commands := set(said + done.stdout) & _COMMANDS:
         faults.append(f"commands to the terminal: {commands!r}")
     left = {file for file in _files(place.own) - given if not _whole(place.own / file)}
     if left or list(place.own.rglob("*.partial")) or list(place.own.rglob("PWNED")):

@@ -1,4 +1,4 @@
-"""Part 5: strings of models, rows, answers and devices stay text, in pages, on terminals, over HTTP."""
+"""Part 5: strings of models, rows and devices stay text: in pages, on terminals, over HTTP."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def watched(
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=900,
+            timeout=3000,
         )
     return Watched(done, tuple((e, a, w) for e, a, w in map(json.loads, lines)))
 

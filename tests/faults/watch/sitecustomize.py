@@ -1,8 +1,8 @@
 """Writes down what every Python process of a command does to the machine, as it does it.
 
-A process that finds this folder on its PYTHONPATH imports it before anything else. `WATCH_LOG` names
-the pipe that gets one JSON row for each event: files opened for writing, made, moved or removed;
-programs and shells started; connections; libraries loaded; code run that lies in a file.
+A process that finds this folder on its PYTHONPATH imports it before anything else. `WATCH_LOG`
+names the pipe that gets one JSON row for each event: files opened for writing, made, moved or
+removed; programs and shells started; connections; libraries loaded; code run that lies in a file.
 """
 
 from __future__ import annotations
