@@ -14,7 +14,7 @@ from command_line import edgeforge
 
 from toolchain.cli import VERBS
 
-SEED, QUICK = 7, 12
+SEED, QUICK = 7, 8
 _COMMANDS = set(map(chr, (*range(9), *range(14, 32), 127, 0x202E)))
 
 

@@ -38,7 +38,8 @@ def _begin(log: str) -> None:
                 return
             row = [_place(path)]
         elif event in _PATHS:
-            row = [_place(part) for part in args if isinstance(part, str | bytes)]
+            folder = args[-1] if event != "os.truncate" else -1  # what a path is relative to
+            row = [_place(part, folder) for part in args if isinstance(part, str | bytes)]
         elif event in _NAMES:
             row = [repr(part)[:_MOST] for part in args[:2]]
         elif event == "exec":
@@ -55,8 +56,11 @@ def _begin(log: str) -> None:
     sys.addaudithook(note)
 
 
-def _place(path: str | bytes | os.PathLike[str]) -> str:
-    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100 (no link may be followed)
+def _place(path: str | bytes | os.PathLike[str], folder: object = -1) -> str:
+    name = os.fsdecode(path)
+    if isinstance(folder, int) and folder >= 0:  # as shutil removes whole trees
+        name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)  # noqa: PTH
+    return os.path.abspath(name)  # noqa: PTH100 (no link may be followed)
 
 
 if "WATCH_LOG" in os.environ:
