@@ -59,7 +59,7 @@ def _begin(log: str) -> None:
 def _place(path: str | bytes | os.PathLike[str], folder: object = -1) -> str:
     name = os.fsdecode(path)
     if isinstance(folder, int) and folder >= 0:  # as shutil removes whole trees
-        name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)  # noqa: PTH
+        name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)  # noqa: PTH115, PTH118
     return os.path.abspath(name)  # noqa: PTH100 (no link may be followed)
 
 
