@@ -75,8 +75,8 @@ class ForkedPopen:
 
 def start(command: Sequence[str], *more: Any, **settings: Any) -> Any:
     """A fork where the command is one of our modules, else a process."""
-    words = list(command)
-    if words[:3] == [sys.executable, "-P", "-m"] and words[3].startswith(_MODULES):
+    words, plain = list(command), "pass_fds" not in settings  # a fork would hold both ends
+    if plain and words[:3] == [sys.executable, "-P", "-m"] and words[3].startswith(_MODULES):
         return ForkedPopen(words, **settings)
     return _START(command, *more, **settings)
 
