@@ -7,22 +7,27 @@ them without a traceback and exits with code 2.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 EXIT_BAD_INPUT = 2
+# Kinds of characters that a terminal obeys rather than shows, or that hide what stands there:
+# control, format (right-to-left override, zero width), half of a surrogate, private, line ends.
+_NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 class Told(Exception):
     """An error in plain words, with its mend.
 
     `problem` names the thing and the reason; `mend` says what to do; `details` lists every single
-    fault when there are several.
+    fault when there are several. Names in them may come from anybody's files: each stays one line
+    of plain characters.
     """
 
     def __init__(self, problem: str, mend: str = "", *, details: Sequence[str] = ()) -> None:
-        self.problem = problem
-        self.mend = mend
-        self.details = tuple(details)
+        self.problem = plain(problem)
+        self.mend = plain(mend)
+        self.details = tuple(map(plain, details))
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -39,6 +44,20 @@ class UserError(Told):
 class Lack(Told):
     """What the machine ran out of. No fault of the input: what takes a `UserError` as a verdict on
     a file or a candidate (broken, cannot be made) must let this one pass."""
+
+
+def plain(text: str) -> str:
+    """The text as one line that shows all that is in it: what a terminal would obey or hide is
+    written as an escape (`\\n`, `\\x1b`, `\\u202e`)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        _escaped(one) if unicodedata.category(one) in _NOT_SHOWN else one for one in text
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def near_names(name: str, choices: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import UserError
 from common.resources import explained
+from common.yaml_text import parse_yaml
 
 _MAX_FILE_BYTES = 1 << 20
 
@@ -30,18 +31,26 @@ def read_yaml(path: Path) -> Any:
     """A YAML file's value, safe-loaded; a `UserError` names file and line when it is broken."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise UserError(f"{path} is too large for a settings file (limit: 1 MiB)")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+            raise UserError(
+                f"{path} is too large for a settings file (limit: 1 MiB)", "is it the right file?"
+            )
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise explained(error) or UserError(f"{path} cannot be read: {error}") from None
+        raise explained(error) or UserError(
+            f"{path} cannot be read: {error}", "check the path"
+        ) from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {reason}", "mend what is named") from None
 
 
 def parse(model: type[Model], data: Any, origin: str) -> Model:
     """`data` as `model`. One `UserError` names all faults; an unknown key gets the nearest name."""
     if not isinstance(data, dict):
-        raise UserError(f"{origin} must hold a mapping of keys, not {type(data).__name__}")
+        raise UserError(
+            f"{origin} must hold a mapping of keys, not {type(data).__name__}",
+            "write lines such as `name: value`",
+        )
     try:
         return model.model_validate(data)
     except ValidationError as error:

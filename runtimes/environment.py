@@ -84,6 +84,24 @@ def wrong_packages() -> list[Problem]:
     return [problem for pin in pins if (problem := _package_problem(pin))]
 
 
+def known_troubles(host_instructions: tuple[str, ...]) -> list[Problem]:
+    """Versions of this environment's packages and of the machine's programs that are known not to
+    work, or not to be safe, by `known_trouble.yaml`."""
+    from runtimes.trouble import troubles
+
+    return [
+        Problem(f"{one.name} {version}: {one.trouble}", one.mend, False)
+        for one, version in troubles(_version_here, host_instructions)
+    ]
+
+
+def _version_here(name: str) -> str | None:
+    if name not in TOOLS:
+        return installed_version(name)
+    path = shutil.which(name)
+    return _tool_version(path, TOOLS[name][0])
+
+
 def installed_version(name: str) -> str | None:
     """A package's version, None when it is absent."""
     try:
@@ -97,7 +115,7 @@ def probe_runtime() -> Runtime:
     version = installed_version(RUNTIME)
     if version is None:
         return Runtime(None, None, (), "llama-cpp-python is not installed")
-    command = [sys.executable, "-c", _PROBE]
+    command = [sys.executable, "-P", "-c", _PROBE]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except subprocess.TimeoutExpired:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,29 @@ def _config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / GENAI_CONFIG} names no decoder", "export it again")
     if not (folder / name).is_file():
         raise UserError(f"ONNX file {folder / name} is missing", "export it again")
+    if foreign := sorted(set(_foreign_code(config))):
+        raise UserError(
+            f"{folder / GENAI_CONFIG} makes the engine load code of its own: {', '.join(foreign)}",
+            "take these settings out; CPUs need none of them",
+        )
     return config
+
+
+def _foreign_code(value: Any) -> Iterator[str]:
+    """Settings by which genai loads a shared library: operators, and providers but the CPU's."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _foreign_code(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if "library" in name or name.endswith("_path"):
+                yield name
+            elif name == "provider_options":
+                named = item if isinstance(item, list) else [item]
+                named = [one for one in named if isinstance(one, dict)]
+                yield from (key for one in named for key in one if key.lower() != "cpu")
+            else:
+                yield from _foreign_code(item)
 
 
 def _link(path: Path, target: Path) -> None:

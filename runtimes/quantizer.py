@@ -150,7 +150,7 @@ def run_jobs(jobs: Sequence[Job], progress: Progress | None = None) -> list[Quan
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
-            with_parent([sys.executable, "-m", "runtimes.quantizer_process"]),
+            with_parent([sys.executable, "-P", "-m", "runtimes.quantizer_process"]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -126,9 +126,7 @@ class TorchEncoder:
             self._network(input_ids=ids, attention_mask=torch.ones_like(ids))
         return time.perf_counter() - start
 
-    def outputs(
-        self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def outputs(self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         import torch
 
         with torch.inference_mode():
@@ -160,8 +158,8 @@ def encoder_class(path: Path) -> str:
     """The auto class for the head that the checkpoint was saved with."""
     from transformers import AutoConfig
 
-    names = getattr(AutoConfig.from_pretrained(path, local_files_only=True), "architectures", None)
-    name = (names or [""])[0]
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    name = (getattr(config, "architectures", None) or [""])[0]
     for head in ("SequenceClassification", "TokenClassification"):
         if name.endswith(f"For{head}"):
             return f"AutoModelFor{head}"
@@ -177,7 +175,12 @@ def load_network(path: Path, class_name: str, dtype: str) -> Any:
     try:
         return (
             getattr(transformers, class_name)
-            .from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True)
+            .from_pretrained(
+                path,
+                dtype=getattr(torch, dtype),
+                trust_remote_code=False,
+                local_files_only=True,
+            )
             .eval()
         )
     except _LOAD_FAULTS as error:

@@ -83,9 +83,11 @@ def _build(job: Job, key: str, say: Callable[[str], None]) -> BuildResult:
     make_bundle(state, plan, exported, say)
     smoke = smoke_test(job, say) if "smoke" in job.recipe.stages else None
     result = BuildResult(job.bundle, up_to_date=False, smoke=smoke)
-    up_to_date.write_log(job, None, passed=result.passed)  # the report reads it
+    # The report reads it.
+    up_to_date.write_log(job, None, passed=result.passed, speeds=exported.speeds)
     write_reports(job)
-    up_to_date.write_log(job, key, passed=result.passed)  # last: now the build is finished
+    # Last: now the build is finished.
+    up_to_date.write_log(job, key, passed=result.passed, speeds=exported.speeds)
     return result
 
 

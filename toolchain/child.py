@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def module_command(module: str, *arguments: object) -> list[str]:
-    """The command that runs one of our modules with this Python."""
-    return [sys.executable, "-m", module, *map(str, arguments)]
+    """The command that runs one of our modules with this Python; never a module of the same name
+    that lies in the current folder (-P)."""
+    return [sys.executable, "-P", "-m", module, *map(str, arguments)]
 
 
 def script_command(script: Path) -> list[str]:

@@ -10,11 +10,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 from common.errors import EXIT_BAD_INPUT, Told, UserError, near_names
 from common.resources import explained
 from common.stopping import Ended, tidy_when_ended
+from common.terminal import shown
 
 # verb → module with HELP (one line), EXAMPLES, add_arguments(parser) and run(args) -> exit code.
 VERBS = {
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; a `UserError`, or a lack of what the machine has, becomes one clear message and
     exit code 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.stdout = shown(sys.stdout)
     try:
         with tidy_when_ended():
             return _dispatch(arguments)
@@ -103,8 +105,15 @@ def overview() -> str:
     return "\n".join(lines)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A wrong option is bad input like any other: one line, a hint, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}", f"{self.prog} --help lists its options")
+
+
 def _parser(verb: str, module: Any) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"edgeforge {verb}",
         description=module.HELP,
         epilog="\n".join(["examples:", *(f"  {line}" for line in module.EXAMPLES)]),

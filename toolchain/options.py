@@ -35,6 +35,17 @@ def temperature(text: str) -> float:
     return value
 
 
+def folder(text: str) -> Path:
+    """A folder that is there or can be made, as a type of argparse."""
+    path = Path(text)
+    for above in (path, *path.parents):
+        if above.is_symlink() or above.exists():
+            if not above.is_dir():
+                raise argparse.ArgumentTypeError(f"{above} is no folder")
+            break
+    return path
+
+
 _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "target": (
         "--target",
@@ -76,7 +87,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "out": (
         "--out",
         {
-            "type": Path,
+            "type": folder,
             "default": Path("build"),
             "metavar": "DIR",
             "help": "where results go; the bundle lies in DIR/<model>/<target>/ (default: build)",

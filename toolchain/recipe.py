@@ -416,5 +416,5 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
 
 def _existing(path: Path, name: str) -> Path:
     if not path.exists():
-        raise UserError(f"{name} names {path}, which does not exist")
+        raise UserError(f"{name} names {path}, which does not exist", "check the path")
     return path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,9 +70,10 @@ def is_finished(bundle: Path, key: str) -> bool:
         return False
 
 
-def write_log(job: Job, key: str | None, *, passed: bool) -> None:
-    """Leave `log/build.json` in the bundle: key, verdict, when, and how long each stage took. A log
-    without a key is that of a build that has not come to its end."""
+def write_log(job: Job, key: str | None, *, passed: bool, speeds: Mapping[str, Any]) -> None:
+    """Leave `log/build.json` in the bundle: key, verdict, when, how long each stage took, and what
+    was timed to choose the model's type. A log without a key is that of a build that has not come
+    to its end."""
     log = job.bundle / LOG_FOLDER
     log.mkdir(exist_ok=True)
     facts = {
@@ -80,6 +82,7 @@ def write_log(job: Job, key: str | None, *, passed: bool) -> None:
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "checkpoint": str(job.info.path),
         "stages": [event.as_json() for event in job.workspace.events],
+        "speeds": dict(speeds),
         "files": _marks(job.bundle),
     }
     write_json(log / LOG_FILE, facts)

@@ -75,8 +75,8 @@ class ForkedPopen:
 
 def start(command: Sequence[str], *more: Any, **settings: Any) -> Any:
     """A fork where the command is one of our modules, else a process."""
-    words = list(command)
-    if words[:2] == [sys.executable, "-m"] and words[2].startswith(_MODULES):
+    words, plain = list(command), "pass_fds" not in settings  # a fork would hold both ends
+    if plain and words[:3] == [sys.executable, "-P", "-m"] and words[3].startswith(_MODULES):
         return ForkedPopen(words, **settings)
     return _START(command, *more, **settings)
 
@@ -92,8 +92,8 @@ def _run_module(words: list[str], settings: dict[str, Any], ends: tuple[int, int
     try:
         _redirect(settings, ends)
         os.environ.update(settings.get("env") or {})
-        sys.argv = words[2:]
-        runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+        sys.argv = words[3:]
+        runpy.run_module(words[3], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)

@@ -178,7 +178,5 @@ def test_a_missing_model(folder: Path, missing: str, capsys: pytest.CaptureFixtu
 
 def test_bad_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     for flag, value in itertools.product(["--temperature", "--max-tokens"], ["-1", "x"]):
-        with pytest.raises(SystemExit) as stop:
-            cli.main(["chat", "demo", flag, value])
-        assert stop.value.code == 2
+        assert cli.main(["chat", "demo", flag, value]) == 2
     assert "'x' is no" in capsys.readouterr().err

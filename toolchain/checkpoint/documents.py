@@ -9,6 +9,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import read_object as read_object
 from common.resources import explained
+from common.yaml_text import parse_yaml
 
 COMPANION = "edgeforge"
 _LICENSE_NAMES = ("license", "licence", "copying")
@@ -68,7 +69,7 @@ def _front_matter_license(readme: Path) -> str | None:
         return None
     end = next((i for i, line in enumerate(lines[1:], 1) if line.strip() == _FRONT_MATTER_MARK), 0)
     try:
-        matter = yaml.safe_load("\n".join(lines[1:end]))
+        matter = parse_yaml("\n".join(lines[1:end]))
     except yaml.YAMLError:
         return None
     value = matter.get("license") if isinstance(matter, dict) else None

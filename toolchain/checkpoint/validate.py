@@ -14,6 +14,7 @@ from toolchain.checkpoint.info import CheckpointInfo, Fault
 from toolchain.checkpoint.layer_rules import LAYER_RULES
 from toolchain.checkpoint.rules import STATIC_RULES, no_custom_code
 from toolchain.checkpoint.scan import NonFinite
+from toolchain.checkpoint.template_rule import chat_template_works
 
 _LISTED = 10
 
@@ -57,6 +58,7 @@ def faults_of(
         faults.extend(rule(info))
     if not trust_remote_code:
         faults.extend(no_custom_code(info))
+    faults.extend(chat_template_works(info))
     if scans is not None and not faults:
         faults.extend(_non_finite(info, scans))
     return list(dict.fromkeys(faults))
@@ -68,7 +70,9 @@ def raise_faults(path: Path, faults: Sequence[Fault]) -> None:
         raise UserError(f"checkpoint {path}: {faults[0].problem}", faults[0].mend)
     if faults:
         raise UserError(
-            f"checkpoint {path} has {len(faults)} faults", details=[str(f) for f in faults]
+            f"checkpoint {path} has {len(faults)} faults",
+            "mend what each of them names",
+            details=[str(f) for f in faults],
         )
 
 

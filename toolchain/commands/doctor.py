@@ -53,7 +53,7 @@ def examine(folder: Path) -> dict[str, Any]:
     ]
     can_build = not any(problem.blocks_build for problem in problems)
     problems += environment.setup_problems(LOCK.parent) if can_build else []
-    problems += _tool_problems(tools)
+    problems += [*environment.known_troubles(host.instructions), *_tool_problems(tools)]
     versions = {name: environment.installed_version(name) for name in _SHOWN_PACKAGES}
     return {
         "can_build": can_build,

@@ -27,7 +27,10 @@ def run(args: argparse.Namespace) -> int:
     from toolchain.report.acceptance import FAILED, verdict
     from toolchain.report.facts import read_facts
     from toolchain.report.files import write_report_files
+    from toolchain.trust.sums import require_sound
 
+    if args.bundle.is_dir():
+        require_sound(args.bundle)
     page = write_report_files(args.bundle)
     facts = read_facts(args.bundle)
     items = facts["acceptance"]

@@ -114,6 +114,19 @@ def _check_folder(folder: Path) -> None:
     raise UserError(f"{folder / WEIGHTS} is missing", "fetch or save the adapter again")
 
 
+def require_harmless(folder: Path) -> None:
+    """Raise `UserError` for an adapter that peft would run code for: weights that are a pickle, or
+    settings that name a Python module to import."""
+    _check_folder(folder)
+    settings = read_object(folder / CONFIG)
+    if settings.get("megatron_config"):
+        raise UserError(
+            f"the adapter {folder} names a Python module to import "
+            f"(megatron_core: {settings.get('megatron_core')})",
+            "train it as plain LoRA or DoRA",
+        )
+
+
 def _headers(path: Path) -> tuple[TensorHeader, ...]:
     try:
         return read_header(path)

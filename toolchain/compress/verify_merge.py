@@ -125,10 +125,16 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
     kind = getattr(transformers, names[0], transformers.AutoModelForCausalLM)
     if trust_remote_code:
         kind = transformers.AutoModelForCausalLM
-    settings = {"trust_remote_code": True} if trust_remote_code else {}
-    return network_loader(kind, folder).from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, **settings
-    ).eval()
+    return (
+        network_loader(kind, folder)
+        .from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+        )
+        .eval()
+    )
 
 
 def _logits(model: Any) -> Any:

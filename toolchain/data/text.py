@@ -25,6 +25,7 @@ from toolchain.data.chat_format import ChatFormat, chat_format
 SEPARATOR = "<|document|>"
 COMPANION_FOLDER = "edgeforge"
 DEFAULT_TEXTS = Path(__file__).parents[1] / "assets" / "text"
+_ONE_ROW = "write one JSON object on each line"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def task_examples(checkpoint: Path, override: Path | None = None) -> list[TaskEx
             )
         examples.append(TaskExample(tuple(messages), row["answer"]))
     if not examples:
-        raise UserError(f"{path} has no examples")
+        raise UserError(f"{path} has no examples", "give rows with messages and answer")
     return examples
 
 
@@ -177,10 +178,10 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path} line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is no JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where} is no JSON: {error}", _ONE_ROW) from None
         if not isinstance(row, dict):
-            raise UserError(f"{where} is no JSON object")
+            raise UserError(f"{where} is no JSON object", _ONE_ROW)
         yield where, row
 
 
@@ -203,7 +204,7 @@ def _read(path: Path) -> str:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             return stream.read()
     except FileNotFoundError:
-        raise UserError(f"text file {path} is missing") from None
+        raise UserError(f"text file {path} is missing", "check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise explained(error) or UserError(
             f"{path} cannot be read as UTF-8 text: {error}", "save it as UTF-8"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtimes.llama import LlamaModel
-from toolchain.data.chat import ChatTemplateError, render_chat
+from toolchain.data.chat import ChatTemplateError, render_chat, render_with_tokenizer
 from toolchain.evaluate.awkward import CONVERSATIONS
 from toolchain.evaluate.gate import Gate
 from toolchain.hf import token_ids
@@ -54,15 +54,10 @@ def answer_end(tokenizer: Any) -> str:
 
 
 def _hugging_face(tokenizer: Any, messages: Sequence[dict[str, str]], add: bool) -> str:
-    import jinja2
-
     try:
-        text: str = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add
-        )
-    except (jinja2.TemplateError, TypeError, ValueError):
+        return render_with_tokenizer(tokenizer, messages, prompt=add)
+    except ChatTemplateError:
         return _REFUSED
-    return text
 
 
 def _of_file(tokenizer: Any, template: str, messages: Sequence[dict[str, str]], add: bool) -> str:

@@ -92,7 +92,7 @@ def file_texts(path: Path) -> list[Text]:
     Raises `UserError` for a file that is missing, empty or has no such column.
     """
     if not path.is_file():
-        raise UserError(f"file {path} is missing")
+        raise UserError(f"file {path} is missing", "check the path")
     texts: list[Text] = []
     if path.suffix.lower() in _TABLES:
         from toolchain.data.prepare.readers import read_rows

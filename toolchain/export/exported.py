@@ -3,7 +3,8 @@ proven."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 class Exported:
     """`makers` are the stages between checkpoint and `model`, in order; `reference_quality` is that
     of the unquantized file; `tried` are the records of the choice, for manifest and report;
-    `adapter` goes beside the model, unmerged."""
+    `adapter` goes beside the model, unmerged. `speeds` is what was timed to choose: no two builds
+    time alike, so it goes into the log and not into what ships."""
 
     model: Artifact
     makers: tuple[Artifact, ...]
@@ -24,3 +26,4 @@ class Exported:
     tried: tuple[dict[str, Any], ...]
     within_budget: bool
     adapter: Artifact | None = None
+    speeds: Mapping[str, Any] = field(default_factory=dict)

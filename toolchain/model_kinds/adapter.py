@@ -8,6 +8,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import read_json
 from toolchain.checkpoint.locate import DEMO, DEMO_NAME, locate
+from toolchain.compress.adapter import require_harmless
 from toolchain.compress.base_record import noted_place
 from toolchain.model_kinds.checkpoint import open_checkpoint
 from toolchain.models import OpenModel, OpenOptions
@@ -78,6 +79,7 @@ def put_on(network: Any, adapter: Path) -> Any:
         from peft import PeftModel
     except ImportError:
         raise UserError("adapters need peft, which is not installed", "make setup") from None
+    require_harmless(adapter)
     try:
         adapted = PeftModel.from_pretrained(network, adapter).eval()
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from common.errors import plain
+
 MISSING = "–"
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -11,14 +13,15 @@ _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 def table(columns: str, rows: Iterable[Sequence[object]]) -> str:
     """A table; `columns` are the headers with bars between them."""
     headers = [header.strip() for header in columns.split("|")]
-    lines = [_line(headers), _line(["---"] * len(headers))]
+    lines = [_line([escape(header) for header in headers]), _line(["---"] * len(headers))]
     lines += [_line([escape(str(cell)) for cell in row]) for row in rows]
     return "\n".join(lines)
 
 
 def escape(text: str) -> str:
-    """Text that stays one cell of a table and is no HTML."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+    """Text that stays one cell of a table: no HTML, no link, nothing that a terminal obeys."""
+    text = text.replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")
+    return plain(" ".join(text.split()))
 
 
 def figure(value: object) -> str:

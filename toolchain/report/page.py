@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from toolchain.report.acceptance import FAILED, NOT_MEASURED, PASSED, verdict
@@ -212,8 +213,8 @@ def _reproduce(facts: Facts, language: str) -> list[Block]:
     recipe = {key: value for key, value in manifest["recipe"].items() if key != "name"}
     name = manifest["recipe"].get("name") or "export"
     command = (
-        f"edgeforge build --target {manifest['target']['name']} --recipe {name} "
-        f"--quantization {manifest['quantization']} --model PATH_OR_HUB_ID"
+        f"edgeforge build --target {quote(manifest['target']['name'])} --recipe {quote(name)} "
+        f"--quantization {quote(manifest['quantization'])} --model PATH_OR_HUB_ID"
     )
     versions = ", ".join(f"{tool} {number}" for tool, number in manifest["versions"].items())
     base = manifest["base"]

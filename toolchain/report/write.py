@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from toolchain.report import chain
@@ -50,7 +51,7 @@ def _summary(manifest: Mapping[str, Any], language: str) -> str:
         "summary",
         language,
         verdict=verdict,
-        type=manifest["quantization"],
+        type=escape(manifest["quantization"]),
         size=size(file["size_bytes"]),
         bits=figure(file["bits_per_weight"]),
         title=escape(target.get(_TITLES[language]) or target["name"]),
@@ -189,13 +190,13 @@ def _run(manifest: Mapping[str, Any], language: str) -> str:
     if manifest.get("runtime") == "onnxruntime":
         return _section("run", language, _run_onnx(manifest, language))
     plan, ollama = manifest["plan"], manifest["ollama"]
-    model, name = manifest["model_file"]["name"], _ollama_name(manifest["model"])
+    model, name = quote(manifest["model_file"]["name"]), _ollama_name(manifest["model"])
     layers = manifest["target"]["gpu_layers"]
     offload = "" if layers == 0 else f" -ngl {'all' if layers < 0 else layers}"
     cache = plan["kv_cache_type"]
-    kv = "" if cache == "f16" else f" -ctk {cache} -ctv {cache} -fa on"
+    kv = "" if cache == "f16" else f" -ctk {quote(cache)} -ctv {quote(cache)} -fa on"
     adapter = manifest.get("adapter")
-    lora = f" --lora {adapter['name']}" if adapter else ""
+    lora = f" --lora {quote(adapter['name'])}" if adapter else ""
     lines = [
         "```sh",
         f"python3 smoke_test.py            # {text('run_check', language)}",

@@ -26,6 +26,7 @@ from toolchain.serve.turns import Turns
 
 MODELS, HEALTH = "/v1/models", "/health"
 _MOST_BODY_BYTES = 32 << 20
+_MOST_DIGITS = 20  # of a length: Python reads no number of thousands
 
 
 class Server(ThreadingHTTPServer):
@@ -130,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RequestError(
                 "the request has no Content-Length", status=HTTPStatus.LENGTH_REQUIRED
             )
-        if int(length) > _MOST_BODY_BYTES:
+        if len(length) > _MOST_DIGITS or int(length) > _MOST_BODY_BYTES:
             self.close_connection = True
             raise RequestError(
                 f"the body is larger than {_MOST_BODY_BYTES} bytes",

@@ -70,7 +70,9 @@ def causal_encoder(
 
     def encode(where: str, row: Row) -> Encoded:
         if kind_of(row, where) != "causal":
-            raise UserError(f"{where} has a label, the rows before have none")
+            raise UserError(
+                f"{where} has a label, the rows before have none", "give rows of one kind"
+            )
         if "messages" not in row:
             return encode_text(tokenizer, row["text"], max_tokens)
         encoded = encode_chat(tokenizer, row["messages"], max_tokens, answers_only)
@@ -91,7 +93,10 @@ def class_encoder(
     def encode(where: str, row: Row) -> Classified:
         label = _label(where, row)
         if label not in numbers:
-            raise UserError(f"the label '{label}' is not in train (there: {', '.join(labels)})")
+            raise UserError(
+                f"the label '{label}' is not in train (there: {', '.join(labels)})",
+                "add rows with it to train, or leave it out",
+            )
         pair = row.get("text_pair")
         whole = tokenizer(row["text"], pair, truncation=False, verbose=False)["input_ids"]
         cut = tokenizer(row["text"], pair, truncation=True, max_length=max_tokens)

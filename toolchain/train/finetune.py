@@ -21,6 +21,7 @@ from pydantic import model_validator
 
 from common.errors import UserError
 from common.files import read_json, require_free_bytes, sha256_file, sha256_json
+from runtimes.threads import fixed_threads
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
@@ -244,7 +245,7 @@ def _threads(settings: Finetune) -> int:
     """Threads of one process: its share of the cores that torch would use."""
     import torch
 
-    cores: int = torch.get_num_threads()
+    cores: int = fixed_threads() or torch.get_num_threads()
     return max(1, cores // settings.processes)
 
 

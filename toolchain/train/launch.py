@@ -14,7 +14,7 @@ from common.errors import EXIT_BAD_INPUT, UserError
 from common.files import write_text
 from common.with_parent import with_parent
 from runtimes.threads import free_cores
-from toolchain.child import environment
+from toolchain.child import environment, module_command
 from toolchain.train.job import TrainJob
 from toolchain.train.worker import ERROR_MARK, PARENT
 
@@ -43,11 +43,11 @@ def run_module(
 ) -> None:
     """Run a worker's module on a job's file, several through Accelerate. Raises `UserError` with
     the worker's own reason where it has one."""
-    command = [sys.executable, "-m", module, str(job_file)]
+    command = module_command(module, job_file)
     if processes > 1 or accelerate_config is not None:
         settings = accelerate_config or _own_settings(job_file.parent, processes)
-        launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-        command = [*launcher, "--config_file", str(settings), "-m", module, str(job_file)]
+        launched = ("--config_file", settings, "-m", module, job_file)
+        command = module_command("accelerate.commands.launch", *launched)
     worker = subprocess.Popen(
         with_parent(command),
         env=_environment(threads),
@@ -83,6 +83,7 @@ def _read(stream: IO[str]) -> UserError | None:
 
 def _environment(threads: int) -> dict[str, str]:
     own = {PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
+    own |= {"PYTHONSAFEPATH": "1"}  # what Accelerate starts must not import from this folder
     return environment(**{**wait_policy(threads), **own})
 
 

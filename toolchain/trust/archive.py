@@ -66,11 +66,11 @@ def read_members(archive: Path, most_bytes: int = MOST_BYTES) -> tuple[str, dict
     for info, offset in _headers(archive):
         if info.type not in (*_FILE_TYPES, tarfile.DIRTYPE):
             _refuse(archive, f"{info.name} is {_kind(info)}; only plain files are unpacked")
+        _require_inside(archive, info.name)
         top, _, name = info.name.partition("/")
         if prefix and top != prefix:
             _refuse(archive, f"it holds more than one folder: {prefix} and {top}")
         prefix = top
-        _require_inside(archive, info.name)
         if info.type == tarfile.DIRTYPE:
             continue
         if not name or not is_inside(name):

@@ -36,7 +36,7 @@ def test_the_mix_decides(built: Artifact) -> None:
     tried = {record.name: record for record in chosen(built, Mix(256, 512)).tried}
     assert tried["int8-block"].verdict == "chosen"
     assert "fastest within" in tried["int8-block"].reason
-    assert tried["int8-dynamic"].reason.endswith("times as fast as FP32")
+    assert tried["int8-dynamic"].reason == "no faster than FP32"
     assert tried["int8-dynamic"].mix_ratio < 1 < tried["int8-mixed"].mix_ratio
     assert tried["int8-mixed"].as_json()["kld"] == 5e-4
 

@@ -29,7 +29,7 @@ def config_with_ids(info: CheckpointInfo) -> dict[str, Any]:
     config = dict(info.config)
     if isinstance(config.get("text_config"), dict):
         return config
-    own = AutoConfig.from_pretrained(info.path, local_files_only=True)
+    own = AutoConfig.from_pretrained(info.path, trust_remote_code=False, local_files_only=True)
     for key in _DEFAULT_IDS:
         if key not in config and getattr(own, key, None) is not None:
             config[key] = getattr(own, key)

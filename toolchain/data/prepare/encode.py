@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError
+from toolchain.data.chat import render_with_tokenizer
 from toolchain.hf import token_ids
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -194,17 +195,9 @@ def _equal_at_start(left: Sequence[object], right: Sequence[object]) -> int:
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, prompt: bool) -> str:
     """The conversation as the chat template writes it, up to where an answer begins with
     `prompt`. Raises `UserError` when there is no template or it refuses."""
-    import jinja2
-
     if not tokenizer.chat_template:
         raise UserError(
             "the tokenizer has no chat template",
             "give the model's chat version, or a checkpoint with chat_template.jinja",
         )
-    try:
-        text: str = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=prompt
-        )
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
-        raise UserError(f"the chat template refuses these messages: {error}") from None
-    return text
+    return render_with_tokenizer(tokenizer, messages, prompt=prompt)

@@ -34,7 +34,8 @@ def require_readable(path: Path) -> None:
         )
     if not path.is_file():
         raise UserError(
-            f"data file {path} is missing" if not path.exists() else f"{path} is no file"
+            f"data file {path} is missing" if not path.exists() else f"{path} is no file",
+            "check the path",
         )
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty", "give a file with rows in it")

@@ -54,6 +54,7 @@ class Config(StageConfig):
 
     intermediate: Intermediate = "auto"
     model_name: str
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     require_free_bytes(out_dir, expected_bytes + _HEADER_BYTES, "the converted model")
     target = out_dir / f"model-{kind.upper()}.gguf"
     request, complaint = _driver_request(source.path)
+    request["trust_remote_code"] = config.trust_remote_code
     arguments = [str(source.path), "--outtype", kind, "--outfile", str(target)]
     arguments += ["--model-name", named_for_tokens(config.model_name, own, source.path)]
     outcome = _run_converter(arguments, request, target, expected_bytes)

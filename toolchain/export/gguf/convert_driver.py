@@ -5,10 +5,11 @@
 The request file holds `pre` (the pre-tokenizer's name to use when the converter does not know the
 tokenizer, or null) and `merge_scores` (whether to give SentencePiece-type pieces without scores
 those that the order of merges implies), `as_llama` (whether to write it as a Llama, with
-`layer_widths` where its layers differ), `head_dim` (as the config names it, or null) and
-`context_tokens` (how long a text may be where that is less than the config says, or null). The
-driver adds what it did: `pre_name`, `pre_how` (`table`: known to the converter by hash;
-`structure`: the requested name), `merge_scores_used`.
+`layer_widths` where its layers differ), `head_dim` (as the config names it, or null),
+`context_tokens` (how long a text may be where that is less than the config says, or null) and
+`trust_remote_code` (the converter itself trusts the code of some checkpoints unasked). The driver
+adds what it did: `pre_name`, `pre_how` (`table`: known to the converter by hash; `structure`: the
+requested name), `merge_scores_used`.
 
 Nothing of this project is imported here: the converter brings its own gguf package, which differs
 from the published one of the same version.
@@ -227,6 +228,22 @@ def cap_context(tokens: int) -> None:
     writer.add_context_length = add_context_length
 
 
+def run_no_code_of_the_checkpoint() -> None:
+    """The converter asks for `trust_remote_code=True` where the checkpoint's own files lead it to,
+    for example by the name of their tokenizer's class. Only the user can ask for that."""
+    transformers: Any = importlib.import_module("transformers")
+    for name in ("AutoConfig", "AutoTokenizer", "AutoProcessor", "AutoModel"):
+        kind = getattr(transformers, name)
+        kind.from_pretrained = classmethod(_without_trust(kind.from_pretrained.__func__))
+
+
+def _without_trust(original: Any) -> Any:
+    def from_pretrained(kind: Any, *given: Any, **named: Any) -> Any:
+        return original(kind, *given, **{**named, "trust_remote_code": False})
+
+    return from_pretrained
+
+
 def merge_scores(model: dict[str, Any]) -> dict[int, float]:
     """Token id to score, minus the rank of the first merge that makes the token."""
     scores: dict[int, float] = {}
@@ -248,6 +265,8 @@ def main() -> None:
     arguments = sys.argv[sys.argv.index("--") + 1 :]
     request = json.loads(request_file.read_text(encoding="utf-8"))
     sys.path[:0] = [str(converter), str(converter / "gguf-py")]
+    if not request.get("trust_remote_code"):
+        run_no_code_of_the_checkpoint()
     patch_unknown_tokenizer(request)
     patch_saved_anew()
     if request.get("merge_scores"):

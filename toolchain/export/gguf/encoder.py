@@ -61,18 +61,26 @@ def embedder_file(
     """Convert, prove, quantize, measure. Raises `UserError`, and `ParityError` when the file is not
     the checkpoint's model."""
     from toolchain.checkpoint.inspect import inspect
+    from toolchain.encoder_kinds.checkpoint import task_of
+    from toolchain.encoders import EMBEDDING
     from toolchain.evaluate import encoder_loss, encoder_parity
     from toolchain.export.gguf import convert, quantize
     from toolchain.pipeline import run_stage
     from toolchain.stage import Input
 
     embedder_limits(inspect(source.path))
+    if task_of(source.path) != EMBEDDING:
+        raise UserError(
+            f"checkpoint {source.path} is no embedding model", "make target=… builds what it is"
+        )
 
     def stage(module: Any, given: Artifact, config: Any) -> Artifact:
         return run_stage(module, given, config, workspace, say)
 
     checkpoint = Input.of_artifact(source)
-    wanted = convert.Config(intermediate="f32", model_name=name)
+    wanted = convert.Config(
+        intermediate="f32", model_name=name, trust_remote_code=trust_remote_code
+    )
     converted = stage(convert, source, wanted)
     proof = stage(
         encoder_parity,

@@ -103,7 +103,9 @@ def _converted(job: Job, checkpoint: Artifact, say: Callable[[str], None]) -> Ar
 
     # The values of blocks need every bit of float32.
     wanted = "f32" if is_exact(checkpoint.path) else job.recipe.export.intermediate
-    config = convert.Config(intermediate=wanted, model_name=job.name)
+    config = convert.Config(
+        intermediate=wanted, model_name=job.name, trust_remote_code=job.trust_remote_code
+    )
     return run_stage(convert, checkpoint, config, job.workspace, say)
 
 

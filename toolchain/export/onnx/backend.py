@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from toolchain.job import Job
     from toolchain.plan import ModelPlan
 
-_FIGURES = ("size_ratio", "prefill_ratio", "decode_ratio", "mix_ratio", "kld")
+_FIGURES = ("size_ratio", "kld")
+_TIMED = ("prefill_ratio", "decode_ratio", "mix_ratio", "prefill_sec", "decode_sec")
 
 
 def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
@@ -85,12 +86,14 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         return float(quality_of(artifact).measurements["kld_mean"])
 
     name, max_kld = job.quantization, job.budget["max_kld"]
+    speeds: dict[str, dict[str, float]] = {}
     if name == AUTO:
         names, mix = variants_of(job.target, encoder=False), job.target.onnx
         wanted = Mix(mix.prefill_tokens, mix.decode_tokens)
         choice = choose_int8(fp32, names, make, kld_of, max_kld, wanted)
         name, model = choice.name, choice.artifact
-        tried = tuple(_record(row) for row in choice.tried)
+        tried = tuple(_record(row) for row in sorted(choice.tried, key=lambda row: row.name))
+        speeds = {row.name: {part: getattr(row, part) for part in _TIMED} for row in choice.tried}
     else:  # what was asked for is built, whatever it costs
         model = make(name)
         tried = (_asked_for(name, model, fp32, kld_of(model), max_kld),)
@@ -102,6 +105,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         reference_quality=quality_of(fp32),
         tried=tried,
         within_budget=kld_of(model) <= max_kld,
+        speeds=speeds,
     )
 
 
@@ -123,9 +127,9 @@ def _asked_for(
 
 
 def _record(row: TriedVariant) -> dict[str, Any]:
-    """A candidate for manifest and report."""
+    """A candidate for manifest and report, without what was timed."""
     return {
-        **row.as_json(),
+        **{name: value for name, value in row.as_json().items() if name not in _TIMED},
         "quantization": row.name,
         "figures": {name: getattr(row, name) for name in _FIGURES},
     }

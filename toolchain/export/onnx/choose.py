@@ -84,9 +84,7 @@ def choose_int8(
     speeds = measure(files, settings)
 
     def seconds(name: str) -> float:
-        return speeds[name].mix_sec(
-            mix.prefill_tokens, mix.decode_tokens, settings.prefill_tokens
-        )
+        return speeds[name].mix_sec(mix.prefill_tokens, mix.decode_tokens, settings.prefill_tokens)
 
     order = sorted(candidates, key=seconds)
     faults = {name: _fault(klds[name], budget, seconds(_FP32) / seconds(name)) for name in order}
@@ -112,7 +110,9 @@ def choose_int8(
         raise UserError(
             "no INT8 variant is within the quality budget and faster than FP32 on this machine",
             "raise quality.max_kld, smooth the model first (onnx-smooth), or ship FP32",
-            details=[f"{record.name}: {record.reason}" for record in tried],
+            details=[
+                f"{row.name}: {row.reason} ({row.mix_ratio:.2f} times as fast)" for row in tried
+            ],
         )
     return Int8Choice(chosen, made[chosen], tried)
 
@@ -120,7 +120,7 @@ def choose_int8(
 def _fault(kld: float, budget: float, mix_ratio: float) -> str:
     if not kld <= budget:
         return f"mean KLD {kld:.2g} exceeds the budget {budget:g}"
-    return f"{mix_ratio:.2f} times as fast as FP32" if mix_ratio <= 1 else ""
+    return "no faster than FP32" if mix_ratio <= 1 else ""
 
 
 def _reason(is_chosen: bool, mix: Mix) -> str:

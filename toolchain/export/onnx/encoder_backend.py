@@ -40,9 +40,7 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         shapes=shapes,
     )
     choice = choose(fp32, wishes, job.workspace, say)
-    check = encoder_check.Config(
-        reference=Input.of_artifact(fp32), test=texts.test, budget=budget
-    )
+    check = encoder_check.Config(reference=Input.of_artifact(fp32), test=texts.test, budget=budget)
     quality = run_stage(encoder_check, choice.quantized, check, job.workspace, say)
     reference = run_stage(encoder_check, fp32, check, job.workspace, say)
     return Exported(
@@ -53,18 +51,20 @@ def export(job: Job, plan: ModelPlan, say: Callable[[str], None]) -> Exported:
         reference_quality=reference,
         tried=tuple(_record(row, choice.fp32_size_bytes) for row in choice.tried),
         within_budget=all(gate["passed"] is not False for gate in quality.measurements["gates"]),
+        speeds={"threads": choice.threads, "fp32_sec": dict(choice.fp32_seconds)}
+        | {
+            row.name: {"sec": dict(row.seconds), "ratio": dict(row.speedup)} for row in choice.tried
+        },
     )
 
 
 def _record(row: Tried, fp32_size_bytes: int) -> dict[str, Any]:
-    """A candidate for manifest and report."""
-    ratios = {f"speed {shape}": ratio for shape, ratio in row.speedup.items()}
+    """A candidate for manifest and report, without what was timed."""
     size = {"size_ratio": row.size_bytes / fp32_size_bytes} if row.size_bytes else {}
-    figures = {
-        name: value for name, value in row.figures.items() if isinstance(value, int | float)
-    }
+    figures = {name: value for name, value in row.figures.items() if isinstance(value, int | float)}
+    told = dataclasses.asdict(row)
     return {
-        **dataclasses.asdict(row),
+        **{name: value for name, value in told.items() if name not in ("speedup", "seconds")},
         "quantization": row.name,
-        "figures": {**size, **ratios, **figures},
+        "figures": {**size, **figures},
     }

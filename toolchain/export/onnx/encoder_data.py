@@ -18,6 +18,7 @@ from runtimes.protocol import Text
 
 _TEXT, _PAIR, _WORDS, _LABEL, _LABELS = "text", "text_pair", "tokens", "label", "labels"
 _LABEL_NAME = "label_name"
+_ROWS = "write one JSON object on each line, with a column 'text' (or 'tokens', a list of words)"
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,10 @@ def _rows(file: Path, purpose: str) -> list[dict[str, Any]]:
                     continue
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise UserError(f"{file}, line {number} is no row of named columns")
+                    raise UserError(f"{file}, line {number} is no row of named columns", _ROWS)
                 rows.append(row)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file} cannot be read as JSON lines: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read as JSON lines: {error}", _ROWS) from None
     if not rows:
         raise UserError(f"{file} is empty, needed for {purpose}", "give rows with a column 'text'")
     return rows
@@ -88,14 +89,14 @@ def _text(file: Path, number: int, row: dict[str, Any]) -> Text:
     text, pair = row[_TEXT], row.get(_PAIR)
     for value in (text, pair) if pair is not None else (text,):
         if not isinstance(value, str):
-            raise UserError(f"{file}, row {number}: {type(value).__name__} is no text")
+            raise UserError(f"{file}, row {number}: {type(value).__name__} is no text", _ROWS)
     return (text, pair) if pair else text
 
 
 def _words(file: Path, number: int, row: dict[str, Any]) -> tuple[str, ...]:
     words = row[_WORDS]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise UserError(f"{file}, row {number}: '{_WORDS}' must be a list of words")
+        raise UserError(f"{file}, row {number}: '{_WORDS}' must be a list of words", _ROWS)
     return tuple(words)
 
 
@@ -142,4 +143,7 @@ def _require_lengths(
 ) -> None:
     for number, (text, given) in enumerate(zip(words, labels or (), strict=bool(labels)), 1):
         if len(text) != len(given):
-            raise UserError(f"{file}, row {number}: {len(text)} tokens but {len(given)} labels")
+            raise UserError(
+                f"{file}, row {number}: {len(text)} tokens but {len(given)} labels",
+                "give each word one label",
+            )

@@ -26,7 +26,6 @@ def load_network(folder: Path, facts: EncoderFacts, *, trust_remote_code: bool =
     transformers.utils.logging.set_verbosity_error()
     names = {CLASSIFY: "AutoModelForSequenceClassification", EMBED: "AutoModel"}
     loader = getattr(transformers, names.get(facts.task, "AutoModelForTokenClassification"))
-    settings: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
     try:
         network, said = loader.from_pretrained(
             folder,
@@ -34,7 +33,7 @@ def load_network(folder: Path, facts: EncoderFacts, *, trust_remote_code: bool =
             attn_implementation="eager",
             local_files_only=True,
             output_loading_info=True,
-            **settings,
+            trust_remote_code=trust_remote_code,
         )
     except _LOAD_FAULTS as error:
         raise UserError(
