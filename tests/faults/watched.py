@@ -23,6 +23,7 @@ _WATCH = Path(__file__).parent / "watch"
 _END = b"the end\n"
 _COMMAND = "from toolchain.__main__ import main; main()"
 _DEVICES = ("/dev/null", "/dev/tty", "/dev/shm", "/proc")
+_OF_TORCH = "torchinductor_"  # an empty folder that torch makes when it is imported
 _SHELLS = re.compile(r"(^|/)(sh|bash|dash|zsh|cmd|env)(\.exe)?$")
 _DANGEROUS = ("posix", "nt", "os", "subprocess", "sys", "shutil", "runpy", "builtins.e")
 
@@ -49,7 +50,11 @@ class Watched:
             if event == "open" or event.startswith(("os.m", "os.r", "os.l", "os.t", "shutil."))
             for path in args[-1:]
         }
-        return {path for path in paths if not path.startswith(places)}
+        return {
+            path
+            for path in paths
+            if not path.startswith(places) and not Path(path).name.startswith(_OF_TORCH)
+        }
 
     def shells(self) -> list[list[str]]:
         """Commands that a shell would take apart."""
