@@ -112,8 +112,9 @@ def _grids(checkpoint: Path, exact: ExactPlan, start: Path | None) -> dict[str, 
     from toolchain.compress.exact.scales import learned_grids
     from toolchain.compress.exact.sidecar import read_exact
 
-    held = held_grids(read_exact(start)) if start else {}
-    return {**held, **learned_grids(checkpoint, exact.types)}
+    learned = learned_grids(checkpoint, exact.types)
+    held = held_grids(read_exact(start), learned) if start else {}
+    return held | learned
 
 
 def write_log(history: History, out: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_gradient_is_that_of_learned_step_sizes(kind: str, tmp_path: Path) -
     for power in scales.powers.values():
         power.data.fill_(-0.5)  # smaller scales: some weights are beyond the range
     pull = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
-    scales.learn("weight", weight, pull)
+    scales.learn("weight", weight, scales.values("weight", weight), pull)
 
     scales.save(tmp_path)
     present = load_file(tmp_path / FILE)["scale.weight"].double().unsqueeze(-1)
@@ -80,9 +80,10 @@ def test_learning_lowers_the_error_of_rounding() -> None:
     optimizer = torch.optim.Adam([power], lr=0.02)
     errors = []
     for _ in range(40):
-        error = scales.values("weight", weight) - weight
+        values = scales.values("weight", weight)
+        error = values - weight
         errors.append(float(error.square().sum()))
-        scales.learn("weight", weight, 2 * error)
+        scales.learn("weight", weight, values, 2 * error)
         optimizer.step()
     assert errors[-1] < 0.7 * errors[0]
 

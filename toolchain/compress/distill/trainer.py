@@ -162,17 +162,12 @@ class DistillTrainer(EdgeTrainer):
 def _exact_weights(network: Any, job: Distillation) -> ExactWeights | None:
     if job.exact is None:
         return None
-    begun = read_exact(job.start) if job.start else None
-    learns = job.settings.exact_scales == "learned"
-    return ExactWeights(
-        network,
-        job.exact.types,
-        job.exact.every,
-        held_grids(begun) if begun else None,
-        LearnedScales(network, job.exact.types, begun.blocks if begun else None)
-        if learns
-        else None,
-    )
+    types, begun = job.exact.types, read_exact(job.start) if job.start else None
+    scales = None
+    if job.settings.exact_scales == "learned":
+        scales = LearnedScales(network, types, begun.blocks if begun else None)
+    held = held_grids(begun, learned=scales or ()) if begun else None
+    return ExactWeights(network, types, job.exact.every, held, scales)
 
 
 def _part_names(settings: Distill) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ gradient checkpointing and several processes need no care.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -78,18 +78,22 @@ class ExactWeights:
         """After `in_place` and a backward pass: tell the scales what the gradients say of them."""
         for name, (parameter, _) in self._own.items():
             if self.scales and name in self.scales and parameter.grad is not None:
-                self.scales.learn(name, parameter.data, parameter.grad)
+                self.scales.learn(name, parameter.data, self._values[name], parameter.grad)
 
     def _refresh(self, step: int | None) -> None:
         if step is None:
             self.forget()
         for name, (parameter, kind) in self._own.items():
             before = self._found_at.get(name)
-            every = self._every if _is_slow(kind) and name not in self._grids else 1
+            every = self._every if _is_slow(kind) and not self._has_scales(name) else 1
             if before is None or step is None or step - before >= every:
                 self._values[name] = self._as_in_file(name, parameter.data, kind)
                 if step is not None:
                     self._found_at[name] = step
+
+    def _has_scales(self, name: str) -> bool:
+        """Whether rounding needs no search."""
+        return name in self._grids or (self.scales is not None and name in self.scales)
 
     def _as_in_file(self, name: str, weight: torch.Tensor, kind: str) -> torch.Tensor:
         if self.scales and name in self.scales:
@@ -98,12 +102,13 @@ class ExactWeights:
         return grid.values(weight) if grid else rounded(weight, kind)
 
 
-def held_grids(exact: Exact) -> dict[str, Grid]:
-    """The grids of the blocks whose scales can be held; weights of other types are left out."""
+def held_grids(exact: Exact, learned: Container[str] = ()) -> dict[str, Grid]:
+    """The grids of the blocks whose scales can be held; weights of other types are left out, and
+    those whose scales are `learned`."""
     return {
         name: Grid.of(blocks, exact.plan.types[name])
         for name, blocks in exact.blocks.items()
-        if exact.plan.types[name] in CODED
+        if exact.plan.types[name] in CODED and name not in learned
     }
 
 

@@ -2,7 +2,7 @@
 
     scales = LearnedScales(network, types)           # begin as llama.cpp's search finds them
     values = scales.values(name, weight)             # forward and backward with these …
-    scales.learn(name, weight, weight.grad)          # … and what they say of the scales
+    scales.learn(name, weight, values, weight.grad)  # … and what they say of the scales
     scales.save(checkpoint)
     grids = learned_grids(checkpoint, types)         # at the end: blocks that have these scales
 
@@ -13,6 +13,7 @@ weight within the block's range pulls by its error of rounding, one beyond it by
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,26 +56,27 @@ class LearnedScales:
             self._starts[name] = start
             self.powers[name] = torch.nn.Parameter(torch.zeros_like(start))
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self.powers
 
     def values(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """The weight as blocks of the present scales would hold it."""
         return self._steps(name).values(_blocked(weight, self.powers[name])).view_as(weight)
 
-    def learn(self, name: str, weight: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Set the gradient of the powers, from that of the values and the float weight that they
+    def learn(
+        self, name: str, weight: torch.Tensor, values: torch.Tensor, gradient: torch.Tensor
+    ) -> None:
+        """Set the gradient of the powers, from that of the `values` and the float weight that they
         were rounded from."""
         import torch
 
         power = self.powers[name]
-        own, pull = (_blocked(tensor, power).float() for tensor in (weight, gradient))
+        own, kept, pull = (_blocked(each, power).float() for each in (weight, values, gradient))
         steps = self._steps(name)
-        values = steps.values(own)
         ends = (steps.base + steps.step * float(steps.levels[end]) for end in (0, -1))
         low, high = torch.stack(tuple(ends)).aminmax(dim=0)
         inside = (own >= low) & (own <= high)
-        change = torch.where(inside, values - own, values)
+        change = torch.where(inside, kept - own, kept)
         power.grad = (pull * change).sum(-1)
 
     def save(self, folder: Path) -> None:
@@ -136,6 +138,7 @@ def _blocked(weight: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
     return weight.detach().view(*power.shape, -1)
 
 
+@functools.cache
 def _offset(kind: str) -> float:
     """The number that the lowest code stands for, in scales."""
     import numpy as np
