@@ -16,15 +16,11 @@ from fuzz_gguf import damaged_file, fields, lying_file
 from fuzz_onnx import GRAPH, damaged_graph, tiny_classifier, tiny_decoder
 from tiny_gguf import tiny_gguf
 
-from toolchain.hf import load_tokenizer
-
 CASES, QUICK = 300, 16
 pytestmark = pytest.mark.timeout(7200)  # each case has its own
 
 
 def test_damaged_gguf_in_llama_cpp(tmp_path: Path, whole: bool, proven: Any) -> None:
-    import llama_cpp  # noqa: F401 (for the processes that are forked)
-
     file = tiny_gguf(tmp_path / "good.gguf", hidden=64, ffn=64, heads=2, layers=1, byte_tokens=True)
     data = file.read_bytes()
     known = fields(data)
@@ -40,10 +36,7 @@ def test_damaged_gguf_in_llama_cpp(tmp_path: Path, whole: bool, proven: Any) -> 
 
 
 def test_damaged_onnx_in_onnxruntime(tmp_path: Path, whole: bool, proven: Any) -> None:
-    import onnxruntime  # noqa: F401 (for the processes that are forked)
-
     decoder, classifier = tiny_decoder(tmp_path / "a"), tiny_classifier(tmp_path / "b")
-    load_tokenizer(decoder)  # it imports what takes seconds
     assert run_command(_generate(decoder), tmp_path).code == 0
     assert run_command(["classify", classifier, "turn on the lamp"], tmp_path).code == 0
 
