@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 _TIMEOUT_SEC = 280
 _PRELOADED = ["torch", "transformers", "numpy", "gguf", "llama_cpp", "onnxruntime", "peft"]
-# huggingface_hub reads this when it is imported, so the server has it too.
-_OFFLINE = {"HF_HUB_OFFLINE": "1"}
+# huggingface_hub and onnxruntime read these when they are imported, so the server has them too.
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def edgeforge(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

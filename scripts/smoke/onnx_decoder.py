@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from runtimes.reports import keep_to_itself
+
 from .bundle import CannotRun
 from .engine import Answer, Work
 from .machine import cpu_features
@@ -26,6 +28,7 @@ class OnnxDecoder:
     sweeps = True
 
     def __init__(self) -> None:
+        keep_to_itself()
         import numpy
         import onnxruntime
         import tokenizers

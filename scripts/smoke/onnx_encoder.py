@@ -7,6 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from runtimes.reports import keep_to_itself
+
 from .bundle import CannotRun
 from .machine import cpu_features
 from .onnx_decoder import OnnxDecoder
@@ -18,6 +20,7 @@ class OnnxEncoder:
     name = "onnxruntime"
 
     def __init__(self, model: Path, threads: int) -> None:
+        keep_to_itself()
         try:
             import numpy
             import onnxruntime

@@ -22,6 +22,7 @@ from fuzz_sandbox import LIMIT_SEC, PATIENT_SEC
 
 MEMORY_BYTES = 3 << 30
 _IMPORTED = [
+    "toolchain",
     "llama_cpp",
     "onnxruntime",
     "onnxruntime_genai",

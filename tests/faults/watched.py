@@ -23,7 +23,7 @@ _WATCH = Path(__file__).parent / "watch"
 _END = b"the end\n"
 _COMMAND = "from toolchain.__main__ import main; main()"
 _DEVICES = ("/dev/null", "/dev/tty", "/dev/shm", "/proc")
-_OF_TORCH = "torchinductor_"  # an empty folder that torch makes when it is imported
+OF_TORCH = "torchinductor_"  # an empty folder that torch makes when it is imported
 _SHELLS = re.compile(r"(^|/)(sh|bash|dash|zsh|cmd|env)(\.exe)?$")
 _DANGEROUS = ("posix", "nt", "os", "subprocess", "sys", "shutil", "runpy", "builtins.e")
 
@@ -53,7 +53,7 @@ class Watched:
         return {
             path
             for path in paths
-            if not path.startswith(places) and not Path(path).name.startswith(_OF_TORCH)
+            if not path.startswith(places) and not Path(path).name.startswith(OF_TORCH)
         }
 
     def shells(self) -> list[list[str]]:
