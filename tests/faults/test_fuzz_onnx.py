@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from fuzz_commands import run_command
 from fuzz_mutators import damaged, damaged_json
 from fuzz_onnx import DATA, GRAPH, damaged_graph, tiny_classifier, tiny_decoder
 from fuzz_sandbox import each, run_cases
@@ -31,6 +33,8 @@ CASES, QUICK = 10_000, 300
 pytestmark = pytest.mark.timeout(7200)  # each case has its own
 SETTINGS = SessionSettings(threads=1, spinning=False)
 PROMPT = [5, 6, 7]
+# Lets everything of ours read a folder that lies there.
+Read = Callable[[], None]
 
 
 @pytest.fixture(scope="module")
@@ -43,53 +47,81 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_damaged_onnx(good: Path, tmp_path: Path, whole: bool, proven: Any) -> None:
     cases = range(CASES if whole else QUICK)
-    readers: tuple[Callable[[Random, Path, Path], None], ...] = (
-        _decoder, _decoder, _beside, _classifier, _facts, _config,
-    )  # fmt: skip
 
-    def read(case: int, work: Path) -> None:
-        readers[case % len(readers)](Random(f"onnx {case}"), good, work)
+    def made(case: int, work: Path) -> Read:
+        return _MAKERS[case % len(_MAKERS)](Random(f"onnx {case}"), good, work)
 
     started = time.monotonic()
-    outcome = run_cases(cases, read, tmp_path)
+    outcome = run_cases(cases, lambda case, work: made(case, work)(), tmp_path)
     crashed = [case for case, what in outcome.faults if what.startswith("crash")]
-    others = [fault for fault in outcome.faults if fault[0] not in crashed]
-    if others:
+    outcome.faults = [fault for fault in outcome.faults if fault[0] not in crashed]
+    for case in crashed:
+        work = tmp_path / f"case-{case}"
+        work.mkdir()
+        made(case, work)
+        ended = run_command(_words(work), work)
+        if ended.fault:
+            outcome.faults.append((case, ended.fault))
+        shutil.rmtree(work)
+    if outcome.faults:
         pytest.fail(outcome.told(), pytrace=False)
-    proven("4 hostile files", "ONNX", len(cases), "mutations", time.monotonic() - started)
+    seconds = time.monotonic() - started
+    proven("4 hostile files", "ONNX", len(cases), "mutations", seconds)
+    if crashed:
+        unit = "mutations told by the command"
+        proven("4 hostile files", "ONNX that ends onnxruntime's process", len(crashed), unit)
 
 
-def _decoder(random: Random, good: Path, work: Path) -> None:
+def _words(folder: Path) -> list[object]:
+    if (folder / "encoder.json").is_file():
+        return ["classify", folder, "turn on the lamp"]
+    return ["generate", folder, "turn on the lamp", "--raw", "--max-tokens", 3]
+
+
+def _decoder(random: Random, good: Path, work: Path) -> Read:
     graph = damaged_graph(random, (good / "decoder" / GRAPH).read_bytes())
     _copy(good / "decoder", work, {GRAPH: graph})
-    each(lambda: load_graph(work / GRAPH), lambda: weight_bytes_per_token(work / GRAPH))
-    _run_decoder(work)
+
+    def read() -> None:
+        each(lambda: load_graph(work / GRAPH), lambda: weight_bytes_per_token(work / GRAPH))
+        _run_decoder(work)
+
+    return read
 
 
-def _beside(random: Random, good: Path, work: Path) -> None:
+def _beside(random: Random, good: Path, work: Path) -> Read:
     data = (good / "decoder" / DATA).read_bytes()
     _copy(good / "decoder", work, {DATA: damaged(random, data)})
-    _run_decoder(work)
+    return lambda: _run_decoder(work)
 
 
-def _classifier(random: Random, good: Path, work: Path) -> None:
+def _classifier(random: Random, good: Path, work: Path) -> Read:
     graph = damaged_graph(random, (good / "classifier" / GRAPH).read_bytes())
     _copy(good / "classifier", work, {GRAPH: graph})
-    _run_classifier(work)
+    return lambda: _run_classifier(work)
 
 
-def _facts(random: Random, good: Path, work: Path) -> None:
+def _facts(random: Random, good: Path, work: Path) -> Read:
     facts = json.loads((good / "classifier" / "encoder.json").read_text("utf-8"))
     _copy(good / "classifier", work, {"encoder.json": damaged_json(random, facts)})
-    read_facts(work)
-    _run_classifier(work)
+
+    def read() -> None:
+        read_facts(work)
+        _run_classifier(work)
+
+    return read
 
 
-def _config(random: Random, good: Path, work: Path) -> None:
+def _config(random: Random, good: Path, work: Path) -> Read:
     name = random.choice(("genai_config.json", "config.json"))
     config = json.loads((good / "decoder" / name).read_text("utf-8"))
     _copy(good / "decoder", work, {name: damaged_json(random, config)})
-    each(lambda: genai_config(work), lambda: _run_decoder(work))
+    return lambda: each(lambda: genai_config(work), lambda: _run_decoder(work))
+
+
+_MAKERS: tuple[Callable[[Random, Path, Path], Read], ...] = (
+    _decoder, _decoder, _beside, _classifier, _facts, _config,
+)  # fmt: skip
 
 
 def _run_decoder(folder: Path) -> None:
