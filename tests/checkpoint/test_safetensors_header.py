@@ -56,6 +56,10 @@ BAD = {
     "not utf-8": (b'{"\xff": 1}', b"", "no safetensors file"),
     "a key twice": (b'{"a": 1, "a": 2}', b"", "occurs twice"),
     "nested deeply": (b"[" * 100_000, b"", "no safetensors file"),
+    "sizes without end": (
+        {"a": entry("F32", [1 << 62] * 300, 0, 4)}, b"1234", "more than a file can hold"),
+    "a size of 4000 digits": (
+        {"a": entry("F32", [10**4000], 0, 4)}, b"1234", "has a broken header"),
     "unknown type": ({"a": entry("Q4", [1], 0, 1)}, b"1", "unknown type 'Q4'"),
     "type is a list": ({"a": {**entry("F32", [1], 0, 4), "dtype": []}}, b"1234", "unknown type"),
     "entry is a number": ({"a": 3}, b"", "unknown type"),

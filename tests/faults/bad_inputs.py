@@ -334,6 +334,8 @@ def _kinds() -> list[Kind]:
         ("data prepare kind unknown", lambda p: ["data", "prepare", p.file("d.xlsx", "x"), "--out", p.out], "d.xlsx"),
         ("data prepare row no JSON", lambda p: ["data", "prepare", p.file("d.jsonl", '{"text": "a"}\n{'), "--out", p.out], "d.jsonl"),
         ("data prepare split above one", lambda p: ["data", "prepare", p.good / "rows.jsonl", "--split", "0.9,0.9,0.9", "--out", p.out], "0.9"),
+        ("data prepare messages nested without end", lambda p: ["data", "prepare", p.file("d.csv", 'messages\n"' + "[" * 50_000 + "]" * 50_000 + '"\n'), "--out", p.out], "d.csv"),
+        ("data prepare messages of a number without end", lambda p: ["data", "prepare", p.file("d.csv", 'messages\n"[' + "9" * 5000 + ']"\n'), "--out", p.out], "d.csv"),
         ("data prepare no Parquet", lambda p: ["data", "prepare", p.file("d.parquet", b"PAR1" + bytes(99)), "--out", p.out], "d.parquet"),
         ("data sample format unknown", lambda p: ["data", "sample", "--format", "haiku", "--out", p.own / "x.csv"], "haiku"),
         ("prune ratio above one", lambda p: ["prune", "--model", p.model, "--ratio", "1.5", "--out", p.out], "ratio|1.5"),

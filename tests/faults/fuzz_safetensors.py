@@ -60,7 +60,8 @@ def _reshape(random: Random, header: dict[str, Any], size: int) -> None:
     entry = _entry(random, header)
     entry["shape"] = random.choice(
         ([1 << 32, 1 << 32], [1 << 62, 4], [0], [], [-1, -4], entry["shape"][::-1],
-         [*entry["shape"], 1], [math.prod(entry["shape"])], [size], [1] * 2000)
+         [*entry["shape"], 1], [math.prod(entry["shape"])], [size], [1] * 2000,
+         [1 << 62] * 300, [10**4000, 1])
     )  # fmt: skip
 
 

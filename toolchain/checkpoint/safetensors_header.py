@@ -18,6 +18,7 @@ from toolchain.checkpoint.info import TensorHeader
 
 MAX_HEADER_BYTES = 100_000_000
 LENGTH_BYTES = 8
+_NUMBERS_END = 1 << 64
 _FETCH_AGAIN = "fetch or copy the file again"
 _LFS_MARK = b"version https://git-lfs"
 DTYPE_BITS = {
@@ -103,8 +104,9 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorHeader:
     bits = math.prod(shape) * DTYPE_BITS[dtype]
     begin, end = span
     if end < begin or (end - begin) * 8 != bits:
+        takes = f"{bits // 8} bytes" if bits < _NUMBERS_END else "more than a file can hold"
         raise UserError(
-            f"{where} of type {dtype} and shape {list(shape)} takes {bits // 8} bytes, "
+            f"{where} of type {dtype} and shape {str(list(shape))[:200]} takes {takes}, "
             f"its header gives it {end - begin}",
             _FETCH_AGAIN,
         )
@@ -112,8 +114,8 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorHeader:
 
 
 def _whole_numbers(value: Any) -> tuple[int, ...] | None:
-    """The list as a tuple when it holds only whole numbers from 0 on."""
-    if isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
+    """The list as a tuple when it holds only whole numbers from 0 on, as long as the format's."""
+    if isinstance(value, list) and all(type(n) is int and 0 <= n < _NUMBERS_END for n in value):
         return tuple(value)
     return None
 

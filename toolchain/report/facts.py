@@ -56,7 +56,7 @@ def _benchmark(path: Path) -> dict[str, Any] | None:
     try:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         return next(dict(row) for row in rows if row.get("record") == "summary")
-    except (ValueError, AttributeError, StopIteration):
+    except (ValueError, AttributeError, StopIteration, RecursionError):
         raise UserError(
             f"{path} is no result of a benchmark", "run edgeforge bench again"
         ) from None

@@ -34,7 +34,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
             where = f"{path.name} line {number}"
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{where} is broken JSON: {error}", _AGAIN) from None
             if not isinstance(row, dict):
                 raise UserError(f"{where} is no object", _AGAIN)

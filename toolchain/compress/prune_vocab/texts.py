@@ -90,7 +90,7 @@ def _first_keys(path: Path) -> set[str]:
     try:
         with path.open(encoding="utf-8-sig") as lines:
             row = json.loads(next((line for line in lines if line.strip()), "{}"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return set()
     return set(row) if isinstance(row, dict) else set()
 

@@ -169,7 +169,7 @@ def _chat(row: Mapping[str, Any]) -> Example | None:
     if isinstance(listed, str) and listed.strip():  # a column of a CSV file
         try:
             listed = json.loads(listed)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RowFault(f"'messages' is broken JSON: {error}") from None
     if not listed:
         return None

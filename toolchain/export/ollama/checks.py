@@ -145,7 +145,7 @@ def _rows(path: Path) -> tuple[dict[str, Any], ...]:
         )
         if not found:
             raise ValueError("it is empty")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} has no recorded prompt that can be read ({error})", "build the bundle again"
         ) from None
