@@ -22,6 +22,7 @@ from common.locks import opened_alone, passing_turn
 from common.resources import explained
 
 _BLOCK_BYTES = 1 << 20
+MOST_NAME_BYTES = 255  # of all usual file systems
 PARTIAL_SUFFIX, OLD_SUFFIX, LOCK_SUFFIX = ".partial", ".old", ".lock"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 

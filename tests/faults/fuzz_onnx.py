@@ -97,7 +97,9 @@ def damaged_graph(random: Random, data: bytes) -> bytes:
         return damaged(random, data, head=random.choice((None, 200, 900)))
     model = onnx.ModelProto.FromString(data)
     for _ in range(random.choice((1, 1, 2))):
-        random.choice(_LIES)(random, model)
+        graph = model.graph
+        if all((graph.node, graph.initializer, graph.input, graph.output)):  # else all are gone
+            random.choice(_LIES)(random, model)
     return bytes(model.SerializeToString())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import UserError
+from common.files import MOST_NAME_BYTES
 from toolchain.checkpoint.documents import read_object
 from toolchain.checkpoint.info import Fault, TensorHeader
 from toolchain.checkpoint.safetensors_header import read_header
@@ -16,7 +17,6 @@ INDEX = "model.safetensors.index.json"
 PICKLE_SINGLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 _NAMES_LISTED = 5
-_MOST_NAME_BYTES = 255  # of all usual file systems
 _FETCH_MISSING = "fetch the missing file"
 
 
@@ -65,7 +65,7 @@ def index_map(folder: Path, name: str) -> dict[str, str]:
 
 def _inside(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    short = all(len(part.encode("utf-8", "replace")) <= _MOST_NAME_BYTES for part in parts)
+    short = all(len(part.encode("utf-8", "replace")) <= MOST_NAME_BYTES for part in parts)
     plain = short and name.isprintable() and "\\" not in name
     return bool(parts) and plain and not name.startswith("/") and ".." not in parts
 
