@@ -6,6 +6,7 @@ edgeforge build --target jetson --model PATH_OR_HUB_ID
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -67,11 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
-        told = error if isinstance(error, Told) else explained(error)
+        told = error if isinstance(error, Told) else explained(error) or _of_a_name(error)
         if told is None:
             raise
         print(f"error: {told}", file=sys.stderr)
         return EXIT_BAD_INPUT
+
+
+def _of_a_name(error: Exception) -> UserError | None:
+    """The error for a name that no file can have, wherever it was given."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UserError(
+            f"{str(error.filename)[:80]}… is too long for a name", "give a shorter one"
+        )
+    return None
 
 
 def _stopped(code: int) -> int:
