@@ -45,20 +45,26 @@ class Study:
         """Optuna's own object."""
         return self._study
 
-    def take_sampler(self, worker: int, trials: int) -> None:
-        """Take a sampler for this worker; a resumed study does not draw what it drew before."""
+    def take_sampler(self, worker: int, trials: int, skipped: int) -> None:
+        """Take a sampler for this worker's next trial, after so many known points in a row. What it
+        draws depends on what is finished alone, so a study that was killed goes on as it would
+        have."""
         import optuna
 
-        seed = self.settings.seed * 1_000_003 + worker * 1009 + len(self.finished())
+        drawn = len(self.finished()) + 7919 * skipped
+        seed = self.settings.seed * 1_000_003 + worker * 1009 + drawn
         self.startup = max(2, min(_MOST_STARTUP, trials // _STARTUP_SHARE))
         self._study.sampler = optuna.samplers.TPESampler(
             n_startup_trials=self.startup, multivariate=True, constant_liar=True, seed=seed
         )
 
     def enqueue(self, points: Sequence[Mapping[str, int]]) -> None:
-        """Points that a new study looks at first."""
+        """Points that a study looks at first: a new one, or one that lost its first to a kill."""
+        import optuna
+
         with _readable(self.url):
-            if not self._study.get_trials(deepcopy=False):
+            trials = self._study.get_trials(deepcopy=False)
+            if all(trial.state == optuna.trial.TrialState.FAIL for trial in trials):
                 for point in points:
                     self._study.enqueue_trial(dict(point))
 

@@ -50,11 +50,12 @@ def work(session: Session, worker: int, say: Say, stopped: Callable[[], bool]) -
     request, study = session.request, session.study
     name = session.job.workspace.root.name
     runner = Runner(session.bench, study, session.settings, name, say, request.device)
-    study.take_sampler(worker, request.trials)
-    chance = random.Random(f"{session.settings.seed} {worker} {len(study.finished())}")
     while not stopped() and len(study.finished()) + len(study.running()) < request.trials:
+        study.take_sampler(worker, request.trials, runner.skipped)
         if runner.skipped >= _STUBBORN:
             say("looking for points that nobody measured …")
+            place = f"{session.settings.seed} {worker} {len(study.finished())} {runner.skipped}"
+            chance = random.Random(place)
             if not _enqueue_new(runner, chance):
                 say("every point of the space was looked at")
                 return
