@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line import Running, started
-from journeys import Journey, contents
+from journeys import Journey, contents, left_behind
 from processes import handles_its_end
 
 PATIENT_SEC = 3000.0  # of a command, where other work takes the cores
@@ -60,6 +60,7 @@ def undisturbed(journey: Journey, folder: Path) -> Calm:
     end = time.monotonic()
     done = running.wait()
     assert done.returncode == 0, done.stderr
+    assert left_behind(out) == [] and list(temporary_of(out).iterdir()) == []
     ends = [when for _, when, _ in begins[1:]] + [end]
     names = [name for name, _, _ in begins]
     moments = tuple(
