@@ -39,7 +39,7 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """Hex SHA-256 of a value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_as_bytes(text)).hexdigest()
 
 
 def read_json(path: Path) -> Any:
@@ -98,7 +98,14 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON with sorted keys, durably."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    with file_in_the_making(path) as stream:
+        stream.write(_as_bytes(text))
+
+
+def _as_bytes(text: str) -> bytes:
+    """JSON in UTF-8; half a surrogate, which JSON can hold and UTF-8 cannot, as JSON's escape."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def copy_file(source: Path, final: Path) -> None:

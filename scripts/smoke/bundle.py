@@ -11,6 +11,7 @@ from typing import Any
 SUMS, PROFILE, PROMPTS, LOG = "SHA256SUMS", "profile.json", "prompts.jsonl", "log"
 SIGNATURE, PROFILE_SCHEMA = "model.sig", 1
 ENCODER = "encoder"
+MOST_NAME_BYTES = 255  # of all usual file systems
 
 
 class CannotRun(Exception):
@@ -55,8 +56,11 @@ def read_sums(bundle: Path) -> dict[str, str]:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a relative path stays inside its folder."""
-    return bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
+    """Whether a relative path stays inside its folder, and a file can have it."""
+    parts = Path(name).parts
+    short = all(len(part.encode("utf-8", "replace")) <= MOST_NAME_BYTES for part in parts)
+    plain = bool(name) and name.isprintable() and not Path(name).is_absolute()
+    return plain and short and ".." not in parts
 
 
 def sha256_file(path: Path) -> str:

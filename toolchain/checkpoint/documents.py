@@ -33,8 +33,8 @@ def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | No
     if inline is None and (folder / "chat_template.json").is_file():
         inline = read_object(folder / "chat_template.json").get("chat_template")
     if isinstance(inline, list):
-        named = {entry.get("name"): entry.get("template") for entry in inline if _is_dict(entry)}
-        inline = named.get("default")
+        named = [entry for entry in inline if _is_dict(entry) and entry.get("name") == "default"]
+        inline = named[-1].get("template") if named else None
     return inline if isinstance(inline, str) else None
 
 

@@ -129,7 +129,7 @@ def markdown_page(title: str, sections: Sequence[Section]) -> str:
         if section.title:
             parts.append(f"## {escape(section.title)}")
         parts += [block.as_markdown() for block in section.blocks]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _writable("\n\n".join(part for part in parts if part) + "\n")
 
 
 def html_section(code: str, title: str, sections: Sequence[Section]) -> str:
@@ -146,9 +146,14 @@ def html_page(title: str, languages: Mapping[str, str], sections: str) -> str:
     """A whole page without script or network: `languages` are names by code, `sections` their
     parts in the same order."""
     links = "".join(f'<a href="#{code}">{name}</a>' for code, name in languages.items())
-    return (
+    return _writable(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>\n{_STYLE.read_text(encoding='utf-8')}"
         f"</style></head>\n<body><nav>{links}</nav>{sections}</body></html>\n"
     )
+
+
+def _writable(text: str) -> str:
+    """The text with half surrogates, which JSON can hold and no file can, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

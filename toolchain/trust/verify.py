@@ -73,7 +73,7 @@ def _manifest(contents: Contents, sums: Mapping[str, str]) -> Checked:
             faults.append(f"'{key}' is not the same in {PROFILE} and {MANIFEST}")
     faults += _broken_chain(manifest, name, str(model.get("sha256")))
     base = str(_mapping(manifest.get("base")).get("digest"))[:12]
-    stages = len(manifest.get("chain") or ())
+    stages = len(_list(manifest.get("chain")))
     note = (
         f"{manifest.get('model')} {manifest.get('quantization')}, {stages} stages from base {base}"
     )
@@ -92,15 +92,15 @@ def _listed(
 
 def _broken_chain(manifest: Mapping[str, Any], name: str, digest: str) -> list[str]:
     """Faults of the chain: a stage whose parent is nowhere, a model file that no stage made."""
-    chain = [entry for entry in manifest.get("chain") or () if isinstance(entry, dict)]
+    chain = [entry for entry in _list(manifest.get("chain")) if isinstance(entry, dict)]
     known = {str(_mapping(manifest.get("base")).get("digest"))}
     faults = []
     for entry in chain:
-        parents = [str(parent) for parent in entry.get("parents") or ()]
+        parents = [str(parent) for parent in _list(entry.get("parents"))]
         if parents and not known & set(parents):
             faults.append(f"stage {entry.get('stage')} comes from nothing in the chain")
         known.add(str(entry.get("digest")))
-    made = {d for entry in chain for d in _mapping(entry.get("files")).values()}
+    made = {str(d) for entry in chain for d in _mapping(entry.get("files")).values()}
     if digest not in made:
         faults.append(f"no stage of the chain made {name}")
     return faults
@@ -132,6 +132,10 @@ def _as_folder(path: Path, contents: Contents) -> Iterator[Path | None]:
         except UserError:
             folder = None
         yield folder
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

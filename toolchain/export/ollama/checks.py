@@ -18,6 +18,7 @@ from common.files import read_object
 from runtimes.gguf_file import read_metadata
 from toolchain.data.chat import render_chat
 from toolchain.data.chat_format import ChatFormat, chat_format
+from toolchain.trust.sums import is_inside
 
 PROMPTS, PROFILE, TOKENIZER = "prompts.jsonl", "profile.json", "tokenizer"
 PASSED, FAILED, NOTED = "passed", "failed", "noted"
@@ -90,14 +91,14 @@ def read_facts(bundle: Path, modelfile: Path) -> Facts:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{modelfile} cannot be read: {error}", "build the bundle again") from None
     gguf = bundle / required_file(text, "FROM")
-    adapter = re.search(r"^ADAPTER \./(\S+)$", text, re.MULTILINE)
+    adapter = required_file(text, "ADAPTER") if _named(text, "ADAPTER") else None
     profile = read_object(bundle / PROFILE) if (bundle / PROFILE).is_file() else {}
     thresholds = profile.get("thresholds")
     return Facts(
         bundle=bundle,
         modelfile=text,
         gguf=gguf,
-        adapter=bundle / adapter[1] if adapter else None,
+        adapter=bundle / adapter if adapter else None,
         metadata=read_metadata(gguf),
         rows=_rows(bundle / PROMPTS),
         form=_form(bundle),
@@ -107,11 +108,20 @@ def read_facts(bundle: Path, modelfile: Path) -> Facts:
 
 
 def required_file(modelfile: str, instruction: str) -> str:
-    """The file that an instruction of the Modelfile names."""
-    found = re.search(rf"^{instruction} \./(\S+)$", modelfile, re.MULTILINE)
+    """The file of the bundle that an instruction of the Modelfile names."""
+    found = _named(modelfile, instruction)
     if found is None:
         raise UserError(f"the bundle's Modelfile has no {instruction}", "build the bundle again")
+    if not is_inside(found[1]):
+        raise UserError(
+            f"the bundle's Modelfile names no file of the bundle: {found[1]!r:.200}",
+            "build the bundle again",
+        )
     return found[1]
+
+
+def _named(modelfile: str, instruction: str) -> re.Match[str] | None:
+    return re.search(rf"^{instruction} \./(\S+)$", modelfile, re.MULTILINE)
 
 
 def quoted_value(modelfile: str, instruction: str) -> str | None:
