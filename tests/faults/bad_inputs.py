@@ -125,6 +125,13 @@ def template(place: Place, text: str) -> Path:
     return model
 
 
+def inline_template(place: Place, text: str) -> Path:
+    model = without(place, "chat_template.jinja")
+    path = model / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": text}))
+    return model
+
+
 def without(place: Place, *names: str) -> Path:
     model = place.copy(place.model)
     for name in names:
@@ -311,6 +318,7 @@ def _kinds() -> list[Kind]:
         ("generate adapter names a module", lambda p: ["generate", adapter(p, megatron_config={"a": 1}, megatron_core="evil"), "x", "--base", p.model], "megatron"),
         ("generate adapter without base", lambda p: ["generate", adapter(p, base_model_name_or_path="/no/where"), "x"], "/no/where"),
         ("generate template endless", lambda p: ["generate", template(p, ENDLESS), "hello"], "template was stopped"),
+        ("generate template with half a surrogate", lambda p: ["generate", inline_template(p, "{# \ud800 #}"), "hello"], "chat template"),
         ("generate template no Jinja", lambda p: ["generate", template(p, "{% if %}"), "hello"], "not valid Jinja"),
         ("classify no classifier", lambda p: ["classify", p.model, "fine"], "copy|tiny"),
         ("classify file missing", lambda p: ["classify", p.model, "--file", p.own / "no.csv"], "no.csv|tiny"),

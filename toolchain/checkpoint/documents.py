@@ -14,12 +14,13 @@ from common.yaml_text import parse_yaml
 COMPANION = "edgeforge"
 _LICENSE_NAMES = ("license", "licence", "copying")
 _FRONT_MATTER_MARK = "---"
+_FETCH_TEMPLATE = "fetch it again, or give a chat_template.jinja in UTF-8"
 
 
 def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
     """The default chat template: `chat_template.jinja` before the one in tokenizer_config.json.
 
-    Raises `UserError` when the template's file cannot be read as text.
+    Raises `UserError` when the template cannot be read as text.
     """
     file = folder / "chat_template.jinja"
     if file.is_file():
@@ -27,7 +28,7 @@ def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | No
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise explained(error) or UserError(
-                f"{file.name} cannot be read as text: {error}"
+                f"{file.name} cannot be read as text: {error}", _FETCH_TEMPLATE
             ) from None
     inline = tokenizer_config.get("chat_template")
     if inline is None and (folder / "chat_template.json").is_file():
@@ -35,7 +36,15 @@ def chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | No
     if isinstance(inline, list):
         named = [entry for entry in inline if _is_dict(entry) and entry.get("name") == "default"]
         inline = named[-1].get("template") if named else None
-    return inline if isinstance(inline, str) else None
+    if not isinstance(inline, str):
+        return None
+    try:
+        inline.encode("utf-8")
+    except UnicodeEncodeError as error:  # half a surrogate, which JSON can hold and no file can
+        raise UserError(
+            f"the chat template in {folder} cannot be read as text: {error}", _FETCH_TEMPLATE
+        ) from None
+    return inline
 
 
 def license_of(folder: Path) -> tuple[str | None, Path | None]:

@@ -177,9 +177,7 @@ def experts_exist(info: CheckpointInfo) -> Iterator[Fault]:
     """A config that promises experts needs tensors of experts."""
     promised = config_facts.whole_number(info.text_config, config_facts.EXPERTS) or 0
     if promised > 1 and info.tensors and not any(_EXPERT.search(t.name) for t in info.tensors):
-        yield Fault(
-            f"config.json says {promised} experts, the weights have none", _OTHER_REVISION
-        )
+        yield Fault(f"config.json says {promised} experts, the weights have none", _OTHER_REVISION)
 
 
 def _embedding(info: CheckpointInfo) -> TensorHeader | None:
