@@ -38,7 +38,7 @@ from toolchain.train.result import CURVE
 from toolchain.trust.sums import digests, write_sums
 
 NAME = "bundle"
-VERSION = 2
+VERSION = 3
 TOOLS = ("transformers",)
 
 MANIFEST_FILE, PROFILE_FILE, PROMPTS_FILE = "manifest.json", "profile.json", "prompts.jsonl"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from toolchain import artifact as artifacts
@@ -78,7 +78,7 @@ def make_manifest(
         "training": _training(steps),
         "evaluations": _evaluations(steps),
         "samples": _samples(steps, config.reference_quality, config.quality),
-        "recipe": reproducible(config.recipe),
+        "recipe": _recipe(config.recipe),
         "plan": config.plan,
         "tried": list(config.tried),
         "gates": [*_parity_gates(parity), *_quality_gates(quality, reference, config.budget)],
@@ -90,6 +90,15 @@ def make_manifest(
         "licences": licences(license_id, license_file, (runtime, *ENGINES[runtime])),
         "files": dict(digests),
     }
+
+
+def _recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without places; its data files by their names."""
+    told: dict[str, Any] = reproducible(recipe)
+    data = told.get("data")
+    if isinstance(data, dict) and data.get("files"):
+        data["files"] = [PurePath(file).name for file in data["files"]]
+    return told
 
 
 def bundle_license(config: Config) -> tuple[str | None, Path | None]:
