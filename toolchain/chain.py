@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.folders import make_folder
 from targets.quantization import MIXED
 from toolchain.compress.exact.settings import Mix
 from toolchain.job import Job, settle_texts
@@ -92,7 +93,7 @@ def text_file(source: TextSource, workspace: Workspace) -> Input:
 
     path = workspace.stages / f"text-{source.digest[:16]}.txt"
     if not path.is_file():
-        workspace.stages.mkdir(parents=True, exist_ok=True)
+        make_folder(workspace.stages)
         write_text(source, path)
     return Input(digest=source.digest, path=path)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from common.errors import Told, UserError
 from common.files import read_json, write_json, write_text
+from common.folders import make_folder
 from common.resources import explained_text
 from common.scratch import ScratchFolder
 from common.with_parent import with_parent
@@ -79,7 +80,7 @@ def run_smoke(
 
 def keep_result(log: Path, data: Mapping[str, Any]) -> None:
     """Write what a smoke test found into `log`: `smoke.json`, and `smoke.md` in each language."""
-    log.mkdir(parents=True, exist_ok=True)
+    make_folder(log)
     write_json(log / "smoke.json", data)
     for language in LANGUAGES:
         name = "smoke.md" if language == LANGUAGES[0] else f"smoke.{language}.md"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import read_json, sha256_json, write_json
+from common.folders import make_folder
 from toolchain.export.smoke_script import smoke_script
 from toolchain.trust.sums import LOG_FOLDER, SIGNATURE_FILE
 
@@ -75,7 +76,7 @@ def write_log(job: Job, key: str | None, *, passed: bool, speeds: Mapping[str, A
     was timed to choose the model's type. A log without a key is that of a build that has not come
     to its end."""
     log = job.bundle / LOG_FOLDER
-    log.mkdir(exist_ok=True)
+    make_folder(log)
     facts = {
         "key": key,
         "passed": passed,

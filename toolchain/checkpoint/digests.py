@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_json
+from common.folders import make_folder
 from common.progress import progress_bar
 from toolchain.checkpoint.info import TensorHeader
 from toolchain.checkpoint.scan import FileScan, NonFinite, scan_file
@@ -56,7 +57,7 @@ class FileScans:
         known = {**_load(self._file), **self._new}
         entries = {key: _as_json(scan) for key, scan in known.items()}
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._file.parent)
             write_json(self._file, {"schema": SCHEMA, "files": entries})
         self._new.clear()
 

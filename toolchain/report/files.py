@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common.damage import told_as_damage
 from common.files import write_json, write_text
+from common.folders import make_folder
 from toolchain.report.blocks import html_page, html_section, markdown_page
 from toolchain.report.facts import read_facts
 from toolchain.report.page import sections, title
@@ -35,7 +36,7 @@ def write_report_files(bundle: Path) -> Path:
             parts.append(html_section(language, heading, body))
             texts[report_name(language)] = markdown_page(heading, body)
         texts[PAGE] = html_page(title(facts, LANGUAGES[0]), NAMES, "".join(parts))
-    log.mkdir(exist_ok=True)
+    make_folder(log)
     for name, text in texts.items():
         write_text(log / name, text)
     write_json(log / DATA, facts)

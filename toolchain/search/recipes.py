@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import write_text
+from common.folders import make_folder
 from toolchain.search.space import Point
 from toolchain.search.texts import FIT
 
@@ -100,7 +101,7 @@ def write_recipe(
     calibration = os.path.relpath(folder / FIT, path.parent)
     data = recipe_data(point, _relative(base, path.parent), calibration, snap_type)
     head = "".join(f"# {line}\n" for line in ("Written by edgeforge search.", *notes))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_text(path, head + yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
     return path
 

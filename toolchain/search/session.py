@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError, near_names
 from common.files import sha256_json
+from common.folders import make_folder
 from toolchain.search.candidates import Bench
 from toolchain.search.device import Device
 from toolchain.search.recipes import NAME, base_settings
@@ -113,7 +114,7 @@ def open_session(request: SearchRequest, say: Say) -> Session:
     whole = calibration_text(job.base.path, base.export.calibration)
     texts = split_texts(whole, job.texts.evaluation, folder)
     bound = _bound(request, job, target, shared, space, texts)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     url = request.storage or sqlite_url(folder / FILE)
     study = Study(url, f"{job.name}-{target.name}-{request.study}", request.settings, space, bound)
     bench = Bench(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from common.folders import make_folder
 from toolchain.data.text import TextSource, read_documents, require_held_out, write_text
 
 FIT, SCORE = "calibration.txt", "search.txt"
@@ -45,7 +46,7 @@ def split_texts(calibration: TextSource, evaluation: TextSource, folder: Path) -
             f"{len(documents)} pieces",
             "give a longer one, some ten thousand tokens, in a recipe (export.calibration)",
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     made = [_written(folder / name, part) for name, part in ((FIT, fit), (SCORE, score))]
     return SearchTexts(made[0], made[1], evaluation, folder / FIT)
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from common.errors import UserError
 from common.files import file_in_the_making, folder_made_alone, read_json, require_free_bytes
+from common.folders import make_folder
 from toolchain.trust.archive import MOST_BYTES, SUFFIX, blocks, read_members, write_archive
 from toolchain.trust.contents import Packed
 from toolchain.trust.sums import SIGNATURE_FILE, SUMS_FILE, read_sums, require_sound, sums_faults
@@ -105,7 +106,7 @@ def unpack(file: Path, to: Path | None = None, most_bytes: int = MOST_BYTES) -> 
 
 def _extract(packed: Packed, name: str, path: Path, digest: str | None) -> None:
     """Write one member; a `UserError` when its bytes are not those of its digest."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     found = hashlib.sha256()
     with path.open("xb") as out:
         for block in blocks(packed.stream, packed.members[name]):

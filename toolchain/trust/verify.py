@@ -94,6 +94,7 @@ def _broken_chain(manifest: Mapping[str, Any], name: str, digest: str) -> list[s
     """Faults of the chain: a stage whose parent is nowhere, a model file that no stage made."""
     chain = [entry for entry in _list(manifest.get("chain")) if isinstance(entry, dict)]
     known = {str(_mapping(manifest.get("base")).get("digest"))}
+    known |= set(map(str, _list(_mapping(manifest.get("data")).get("training"))))
     faults = []
     for entry in chain:
         parents = [str(parent) for parent in _list(entry.get("parents"))]

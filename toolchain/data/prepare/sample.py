@@ -11,6 +11,7 @@ from typing import Any
 
 from common.errors import UserError, near_names
 from common.files import file_in_the_making, write_text
+from common.folders import make_folder
 from toolchain.data.home_control import Example, generate
 from toolchain.data.prepare.formats import FORMS
 
@@ -40,7 +41,7 @@ def sample(form: str, count: int, out: Path, *, seed: int = 0) -> list[dict[str,
     rows = list(_rows(form, count, seed))
     if out.is_dir():
         raise UserError(f"{out} is a folder", "give a file: --out FILE")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     _write(rows, out)
     return rows
 
