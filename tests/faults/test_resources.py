@@ -18,7 +18,7 @@ import limits
 import pytest
 from going_on import require_going_on, require_one_error, require_tidy
 from journeys import Proven, contents
-from moments import PATIENT_SEC, Calm, Moment, begin, caught, chosen, prefilled, reach, temporary_of
+from moments import PATIENT_SEC, Calm, Moment, begin, caught, chosen, temporary_of
 from processes import left_of
 
 _LIGHT = ("pack", "unpack")
@@ -69,7 +69,8 @@ def test_a_limit_of_the_process(
             refused += 1
             require_tidy(out, case)
         require_going_on(calm(name), out, case)
-    proven("2 resources", f"{kind}: {name}", refused, "errors", time.monotonic() - start)
+    unit = f"runs, {refused} refused"
+    proven("2 resources", f"{kind}: {name}", count, unit, time.monotonic() - start)
 
 
 @pytest.mark.parametrize("name", [*_LIGHT, *_HEAVY])
@@ -84,11 +85,9 @@ def test_the_disk_fills_up(
     with limits.small_disk(tmp_path / "disk", 3 * size + (64 << 20)) as disk:
         for moment, fraction in chosen(calm(name), count, seed=1, whole=True):
             out = disk / "out"
-            prefilled(calm(name), moment, out)
             leave = chance.choice([0, 1 << 12, 1 << 15, 1 << 18])
             case = (name, moment.stage, round(fraction, 2), leave)
-            running = begin(calm(name).journey, out)
-            reach(running, moment, fraction / 2)
+            running = caught(calm(name), moment, fraction / 2, out)
             ballast = limits.fill(disk, leave)
             done = running.wait(PATIENT_SEC)
             assert not left_of(running.pid), case
@@ -99,7 +98,9 @@ def test_the_disk_fills_up(
             ballast.unlink()
             require_going_on(calm(name), out, case)
             shutil.rmtree(out)
-    proven("2 resources", f"full disk: {name}", refused, "errors", time.monotonic() - start)
+    assert refused
+    unit = f"runs, {refused} refused"
+    proven("2 resources", f"full disk: {name}", count, unit, time.monotonic() - start)
 
 
 @pytest.mark.parametrize("number", _SIGNALS, ids=["SIGTERM", "SIGINT"])
