@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 EXIT_BAD_INPUT = 2
 # Kinds of characters that a terminal obeys rather than shows, or that hide what stands there:
@@ -36,6 +37,11 @@ class Told(Exception):
             lines.append(f"hint: {self.mend}")
         return "\n".join(lines)
 
+    def facts(self) -> dict[str, Any]:
+        """What another process needs to raise it again (`told`)."""
+        lack = isinstance(self, Lack)
+        return {"problem": self.problem, "mend": self.mend, "details": self.details, "lack": lack}
+
 
 class UserError(Told):
     """A fault in the input or the machine."""
@@ -44,6 +50,12 @@ class UserError(Told):
 class Lack(Told):
     """What the machine ran out of. No fault of the input: what takes a `UserError` as a verdict on
     a file or a candidate (broken, cannot be made) must let this one pass."""
+
+
+def told(facts: Mapping[str, Any]) -> Told:
+    """The error that another process has told of."""
+    kind = Lack if facts["lack"] else UserError
+    return kind(facts["problem"], facts["mend"], details=facts["details"])
 
 
 def plain(text: str) -> str:

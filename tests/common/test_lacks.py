@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from common.errors import Lack, Told, UserError, told
 from common.resources import explained, explained_text
 
 
@@ -69,3 +71,11 @@ def test_the_cause_counts_and_other_errors_are_left_alone(tmp_path: Path) -> Non
     assert explained(ValueError("a plain mistake")) is None
     assert explained(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
     assert explained_text("a plain mistake", "the work") is None
+
+
+@pytest.mark.parametrize("kind", [Lack, UserError])
+def test_an_error_of_another_process_keeps_its_kind(kind: type[Told]) -> None:
+    facts = json.loads(json.dumps(kind("no room", "free some", details=["a", "b"]).facts()))
+    again = told(facts)
+    assert type(again) is kind
+    assert str(again) == "no room\n  - a\n  - b\nhint: free some"

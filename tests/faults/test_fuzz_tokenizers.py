@@ -15,8 +15,8 @@ from fuzz_mutators import damaged, damaged_json
 from fuzz_sandbox import each, run_cases
 from tiny_models import tiny_bert, tiny_llama
 
+from common.files import read_object
 from toolchain.check.pre_tokenizer import load, tokenizer_limits
-from toolchain.checkpoint.documents import read_object
 from toolchain.checkpoint.inspect import inspect
 from toolchain.checkpoint.tokenizer_facts import tokenizer_facts
 from toolchain.checkpoint.validate import validate

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from train_runs import log_of, tune
 
-from common.errors import UserError
+from common.errors import Lack
 from toolchain.artifact import Artifact
 from toolchain.train import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = {"epochs": 3, "saves_per_epoch": 100}
-_WAIT_SEC = 120
+_WAIT_SEC = 600
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_full_disk_keeps_what_was_saved(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
     try:
-        with pytest.raises(UserError, match="checkpoint 3 cannot be saved") as caught:
+        with pytest.raises(Lack, match="checkpoint 3 cannot be saved") as caught:
             tune(base, data, tmp_path / "w", **RUN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolchain.checkpoint.documents import read_object
+from common.files import read_object
 from toolchain.checkpoint.info import CheckpointInfo
 
 _MAP = "special_tokens_map.json"

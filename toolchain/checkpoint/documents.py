@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import read_object as read_object
+from common.files import read_object
 from common.resources import explained
 from common.yaml_text import parse_yaml
 

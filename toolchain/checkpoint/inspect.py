@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.errors import UserError
+from common.files import read_object
 from toolchain.checkpoint import config_facts, documents
 from toolchain.checkpoint.info import CheckpointInfo, Fault, TensorHeader
 from toolchain.checkpoint.locate import model_name
@@ -88,13 +89,13 @@ def _config(path: Path) -> dict[str, Any]:
         problem, mend = what_it_is(path)
         raise UserError(problem, mend)
     try:
-        return documents.read_object(path / CONFIG)
+        return read_object(path / CONFIG)
     except UserError as error:
         raise UserError(error.problem, "fetch config.json again") from None
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return documents.read_object(path) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def _tried(faults: list[Fault], read: Callable[[], _T]) -> _T | None:

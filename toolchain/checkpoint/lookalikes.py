@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from toolchain.checkpoint.documents import read_object
+from common.files import read_object
 
 _LISTED = 5
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from toolchain.checkpoint.documents import read_object
+from common.files import read_object
 
 _SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _MEND = "fetch the tokenizer's files again"

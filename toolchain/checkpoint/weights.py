@@ -7,8 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import UserError
-from common.files import MOST_NAME_BYTES
-from toolchain.checkpoint.documents import read_object
+from common.files import MOST_NAME_BYTES, read_object
 from toolchain.checkpoint.info import Fault, TensorHeader
 from toolchain.checkpoint.safetensors_header import read_header
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import UserError
-from common.files import sha256_file, sha256_json
-from toolchain.checkpoint.documents import read_object
+from common.files import read_object, sha256_file, sha256_json
 from toolchain.checkpoint.info import TensorHeader
 from toolchain.checkpoint.locate import model_name
 from toolchain.checkpoint.safetensors_header import read_header

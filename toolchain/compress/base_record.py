@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import UserError
-from common.files import sha256_json, write_json
+from common.files import read_object, sha256_json, write_json
 from toolchain.artifact import Artifact
-from toolchain.checkpoint.documents import read_object
 
 RECORD = "edgeforge_base.json"
 # Where the base lay on this machine. No part of the adapter: it is in no digest.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolchain.checkpoint.documents import chat_template, read_object
+from common.files import read_object
+from toolchain.checkpoint.documents import chat_template
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import read_json
-from toolchain.checkpoint.documents import read_object
+from common.files import read_json, read_object
 from toolchain.checkpoint.safetensors_header import read_header
 from toolchain.encoder_kinds.checkpoint import labels_of, open_checkpoint
 from toolchain.encoders import CLASSIFICATION, TAGGING, OpenEncoder

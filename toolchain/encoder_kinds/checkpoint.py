@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import read_object
 from runtimes.encoder_batches import longest_text
 from runtimes.torch_classifier import TorchClassifier
 from runtimes.torch_embedder import TorchEmbedder
 from runtimes.torch_tagger import TorchTagger
 from toolchain.checkpoint import rules
 from toolchain.checkpoint.architectures import encoder_model_types
-from toolchain.checkpoint.documents import read_object
 from toolchain.checkpoint.inspect import inspect
 from toolchain.checkpoint.layer_rules import LAYER_RULES
 from toolchain.checkpoint.locate import model_name

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_json, read_object
 from runtimes.pooling import POOLING_MODES, Pooling, PoolingMode
-from toolchain.checkpoint.documents import read_object
 
 MODULES = "modules.json"
 LIMITS = "sentence_bert_config.json"

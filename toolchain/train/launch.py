@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from common.errors import EXIT_BAD_INPUT, UserError
+from common.errors import EXIT_BAD_INPUT, Lack, Told, UserError, told
 from common.files import write_text
 from common.with_parent import with_parent
 from runtimes.threads import free_cores
@@ -34,15 +34,15 @@ use_cpu: false
 
 
 def run_workers(job_file: Path, job: TrainJob, accelerate_config: Path | None) -> None:
-    """Run the job to its end. Raises `UserError` with the worker's own reason where it has one."""
+    """Run the job to its end. Raises the worker's own reason where it has one."""
     run_module(_WORKER, job_file, job.settings.processes, job.threads, accelerate_config)
 
 
 def run_module(
     module: str, job_file: Path, processes: int, threads: int, accelerate_config: Path | None
 ) -> None:
-    """Run a worker's module on a job's file, several through Accelerate. Raises `UserError` with
-    the worker's own reason where it has one."""
+    """Run a worker's module on a job's file, several through Accelerate. Raises the
+    worker's own reason where it has one, else `UserError`."""
     command = module_command(module, job_file)
     if processes > 1 or accelerate_config is not None:
         settings = accelerate_config or _own_settings(job_file.parent, processes)
@@ -69,15 +69,14 @@ def run_module(
     raise _unexplained(code)
 
 
-def _read(stream: IO[str]) -> UserError | None:
+def _read(stream: IO[str]) -> Told | None:
     """Pass on what workers print; the first fault that one of them names."""
     fault = None
     for line in stream:
         if not line.startswith(ERROR_MARK):
             sys.stderr.write(line)
             continue
-        facts = json.loads(line.removeprefix(ERROR_MARK))
-        fault = fault or UserError(facts["problem"], facts["mend"], details=facts["details"])
+        fault = fault or told(json.loads(line.removeprefix(ERROR_MARK)))
     return fault
 
 
@@ -113,9 +112,9 @@ def _end(worker: subprocess.Popen[str], *, heard: bool) -> None:
             continue
 
 
-def _unexplained(code: int) -> UserError:
+def _unexplained(code: int) -> Told:
     if code == -9:
-        return UserError(
+        return Lack(
             "training was killed, most likely because memory ran out",
             "lower batch_size (and raise accumulate) or max_tokens, or close other programs; the "
             "same command goes on from the last checkpoint",

@@ -6,7 +6,6 @@ Imported by the worker process alone.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Sequence
@@ -17,17 +16,14 @@ import torch
 from safetensors import SafetensorError
 from transformers import Trainer, TrainingArguments
 
-from common.errors import UserError
+from common.errors import Lack, UserError
+from common.resources import explained
 from toolchain.train.batches import BLANK, Collate, EpochOrder, Rows
 from toolchain.train.checkpoints import newest, rotate, seal, step_of
 from toolchain.train.job import TRAIN_FILE, VALIDATION_FILE, TrainJob
 from toolchain.train.network import computes_in_bf16
 from toolchain.train.points import Points
 from toolchain.train.result import best_step
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-# What torch and safetensors, which have their own writers, say of it.
-_DISK_MARKS = ("os error", "failed writing file", "unexpected pos", "iostream error")
 
 
 class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
@@ -129,11 +125,12 @@ class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followe
                 rotate(folder.parent, keep=() if best is None else (best,))
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            if not _is_disk_fault(error):
+            lack = explained(error)
+            if lack is None:
                 raise
-            raise UserError(
-                f"checkpoint {step} cannot be saved to {folder.parent}: {error}",
-                f"free some space and run the same command again; {self._kept()}",
+            raise Lack(
+                f"checkpoint {step} cannot be saved to {folder.parent}: {lack.problem}",
+                f"{lack.mend}; {self._kept()}",
             ) from None
         self.accelerator.wait_for_everyone()
 
@@ -225,9 +222,3 @@ def _class_metrics(confusion: Any) -> dict[str, float]:
     f1 = f1_score(truth, answer, average="macro", sample_weight=weights, zero_division=0)
     accuracy = accuracy_score(truth, answer, sample_weight=weights)
     return {"eval_accuracy": float(accuracy), "eval_macro_f1": float(f1)}
-
-
-def _is_disk_fault(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _DISK_ERRORS
-    return any(mark in str(error) for mark in _DISK_MARKS)

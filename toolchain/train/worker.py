@@ -56,8 +56,7 @@ def reporting(work: Callable[[], None]) -> int:
         told = error if isinstance(error, Told) else explained(error)
         if told is None:
             raise
-        facts = {"problem": told.problem, "mend": told.mend, "details": told.details}
-        print(ERROR_MARK + json.dumps(facts), flush=True)
+        print(ERROR_MARK + json.dumps(told.facts()), flush=True)
         return EXIT_BAD_INPUT
     return 0
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.errors import UserError
-from common.files import write_json
-from toolchain.checkpoint.documents import read_object
+from common.files import read_object, write_json
 from toolchain.checkpoint.info import TensorHeader
 from toolchain.checkpoint.inspect import inspect
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import read_object
 from runtimes.encoder_batches import unused_positions
-from toolchain.checkpoint.documents import read_object
 from toolchain.data.prepare.encode import TooLong, encode_chat, encode_text
 from toolchain.data.prepare.formats import Example
 

@@ -15,13 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import require_free_bytes, sha256_file, write_json
+from common.files import read_object, require_free_bytes, sha256_file, write_json
 from common.scratch import ScratchFolder
 from common.with_parent import with_parent
 from runtimes.vendored import llama_cpp_folder
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
-from toolchain.checkpoint.documents import read_object
 from toolchain.compress.adapter import WEIGHTS, Adapter, read_adapter
 from toolchain.compress.adapter_config import CONFIG
 from toolchain.compress.base_record import RECORD

@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import Told, UserError
 from common.files import write_json
 from common.scratch import ScratchFolder
 from runtimes.ort_encoder import FACTS, MODEL, TAG, TOKENIZER, EncoderFacts
@@ -97,9 +97,7 @@ def _example(network: Any, facts: EncoderFacts) -> tuple[Any, ...]:
     """Two rows of different length, so that the trace holds the padding mask."""
     import torch
 
-    ids = torch.full(
-        (2, min(_EXAMPLE_TOKENS[1], facts.max_tokens)), (facts.pad_token_id + 1) % 2
-    )
+    ids = torch.full((2, min(_EXAMPLE_TOKENS[1], facts.max_tokens)), (facts.pad_token_id + 1) % 2)
     mask = torch.ones_like(ids)
     short = min(_EXAMPLE_TOKENS[0], ids.shape[1])
     ids[1, short:], mask[1, short:] = facts.pad_token_id, 0
@@ -179,8 +177,8 @@ def main(request_file: Path) -> None:
     request = json.loads(request_file.read_text("utf-8"))
     try:
         answer = export(request)
-    except UserError as error:
-        answer = {"problem": error.problem, "mend": error.mend, "details": list(error.details)}
+    except Told as error:
+        answer = error.facts()
     write_json(request_file.with_name(ANSWER), answer)
 
 

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from common.errors import Told, UserError
+from common.errors import Lack, Told, UserError, told
 from common.files import require_free_bytes
 from common.resources import explained_text
 from common.scratch import ScratchFolder
@@ -141,14 +141,14 @@ def _run_driver(source: Artifact, config: Config, out_dir: Path) -> _Outcome:
             raise _crashed(source, process.returncode, log_file.read_text("utf-8", "replace"))
         answer = json.loads(request.with_name(ANSWER).read_text("utf-8"))
     if "problem" in answer:
-        raise UserError(answer["problem"], answer["mend"], details=answer["details"])
+        raise told(answer)
     return _Outcome(answer, usage.ru_maxrss * _RSS_UNIT_BYTES, wall_sec)
 
 
 def _crashed(source: Artifact, code: int, log: str) -> Told:
     last = (log.strip().splitlines() or [f"exit code {code}"])[-1][:300]
     if code == -9:
-        return UserError(
+        return Lack(
             f"the export of {source.path.name} was killed, most likely for lack of memory",
             "close other programs, or export on a machine with more memory",
         )

@@ -1,6 +1,6 @@
 """What an encoder checkpoint is for: task, labels, pooling, longest text. No weights are read.
 
-    facts = checkpoint_facts(Path("my-model"), task="auto", pooling="auto")
+facts = checkpoint_facts(Path("my-model"), task="auto", pooling="auto")
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from common.errors import UserError, near_names
+from common.files import read_object
 from runtimes.ort_encoder import CLASSIFY, EMBED, TAG, TASKS, EncoderFacts
 from runtimes.pooling import Pooling, PoolingMode
 from toolchain.checkpoint import config_facts
-from toolchain.checkpoint.documents import read_object
 from toolchain.encoder_kinds.pooling import LIMITS, MODULES, pooling_of
 
 Task = Literal["sequence-classification", "token-classification", "embedding"]

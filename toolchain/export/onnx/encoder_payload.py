@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolchain.checkpoint.documents import read_object
+from common.files import read_object
 from toolchain.checkpoint.inspect import CONFIG
 from toolchain.evaluate.classify import label_ids
 from toolchain.export.onnx.encoder_texts import task_rows

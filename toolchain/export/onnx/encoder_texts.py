@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.files import sha256_json, write_text
-from toolchain.checkpoint.documents import read_object
+from common.files import read_object, sha256_json, write_text
 from toolchain.checkpoint.inspect import CONFIG
 from toolchain.data.prepare.readers import read_rows
 from toolchain.encoder_kinds.checkpoint import gives_one_label, task_of
