@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from toolchain.compress.prune.candidates import Unreachable
 
 if TYPE_CHECKING:
     from toolchain.artifact import Artifact
@@ -22,7 +23,13 @@ def run_rounds(first: State, one_round: Callable[[State], State], say: Say) -> S
     rounds = first.job.recipe.rounds
     before, state = first.steps[-1], first
     for number in range(1, rounds.most + 1):
-        made = one_round(state)
+        try:
+            made = one_round(state)
+        except Unreachable as none:
+            if state is first:
+                raise
+            say(f"round {number} cannot be made ({none.problem}): the round before is kept")
+            break
         if made.rolled_back:  # the recipe's budget from the original ended it
             return made
         parameters = made.job.info.parameters

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
+from toolchain.compress.prune.candidates import Unreachable
 from toolchain.recipe import Recipe, Rounds, load_recipe
 from toolchain.rounds import broken_budget, run_rounds
 
@@ -54,6 +55,22 @@ def test_a_round_that_the_ledger_undid_is_the_last() -> None:
     first, undone = state(1000, rounds, measured(10.0, 0.8)), state(1000, rounds)
     undone.rolled_back = True
     assert run_rounds(first, lambda now: undone, lambda line: None) is undone
+
+
+def test_a_round_that_no_shape_allows_ends_them() -> None:
+    said: list[str] = []
+    first, smaller = state(1000, Rounds(most=3), measured(10.0, 0.8)), []
+
+    def one_round(begun: Any) -> Any:
+        if len(smaller) == 1:
+            raise Unreachable("ratio 0.1200 cannot be met")
+        smaller.append(state(900, Rounds(most=3), *begun.steps, measured(11.0, 0.8)))
+        return smaller[-1]
+
+    assert run_rounds(first, one_round, said.append) is smaller[0]
+    assert "round 2 cannot be made (ratio 0.1200 cannot be met): the round before" in said[-1]
+    with pytest.raises(Unreachable):
+        run_rounds(smaller[0], one_round, said.append)
 
 
 def test_small_enough_is_enough() -> None:

@@ -52,6 +52,17 @@ def test_a_ratio_that_no_shape_meets_names_the_nearest(base: Path, tmp_path: Pat
     assert "the nearest that can: 0." in error.mend
 
 
+def test_the_nearest_shape_where_that_will_do(base: Path) -> None:
+    info = inspect(base)
+    wanted = {"ratio": 0.85, "axes": ("ffn",), "snap": "none", "nearest": True}
+    choices = find_candidates(info, find_layout(info), Prune.model_validate(wanted))
+    (only,) = choices.found
+    assert only.shape.ffn == 1 and 0 < only.ratio < 0.85
+    assert f"the nearest is {only.ratio:.4f}" in choices.notes[-1]
+    with pytest.raises(ValueError, match="nearest goes with ratio"):
+        Prune(parameters=1000, nearest=True)
+
+
 def test_an_unknown_architecture_says_how_to_add_it(base: Path, tmp_path: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))

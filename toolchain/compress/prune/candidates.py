@@ -19,8 +19,12 @@ from toolchain.compress.prune.shape import Shape, parameter_counter, read_shape,
 if TYPE_CHECKING:
     from targets.schema import Target
 
-TOLERANCE = 0.01  # of all parameters
+TOLERANCE = 0.01  # of all parameters: `nearest` speaks of it as 1 %
 SMALLEST_BLOCK = 32  # of every format here
+
+
+class Unreachable(UserError):
+    """No legal shape is what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def find_candidates(
     """Every legal shape within `TOLERANCE` of the aim; `target` is the device whose decode speed
     counts, where that is the aim.
 
-    Raises `UserError` when there is none (it names the nearest), or no axis can be cut here.
+    Raises `Unreachable` when there is none (it names the nearest), `UserError` when no axis can be
+    cut here.
     """
     settings, left_out = _possible_axes(layout, settings)
     original = read_shape(info, layout)
@@ -91,6 +96,9 @@ def find_candidates(
             notes = (*left_out, *_notes(settings, block, step, len(found)))
             return Choices(original, total, aim, tuple(found), notes, sec)
         nearest += made
+    if settings.nearest and (only := _nearest(aim, nearest)):
+        note = f"{aim.text} cannot be met with legal shapes: the nearest is {only.ratio:.4f}"
+        return Choices(original, total, aim, (only,), (*left_out, note), sec)
     raise _too_fast(aim, nearest) if sec else _unreachable(aim, nearest)
 
 
@@ -241,24 +249,29 @@ def _notes(settings: Prune, block: int, step: int, count: int) -> tuple[str, ...
     )
 
 
-def _unreachable(aim: Aim, made: list[Candidate]) -> UserError:
+def _nearest(aim: Aim, made: list[Candidate]) -> Candidate | None:
+    smaller = [one for one in made if 0 < one.ratio <= MOST]
+    return min(smaller, key=lambda one: abs(aim.measure(one.shape) - aim.wanted), default=None)
+
+
+def _unreachable(aim: Aim, made: list[Candidate]) -> Unreachable:
     if not made:
-        return UserError("no smaller shape is legal", "name more axes, or a smaller snap")
+        return Unreachable("no smaller shape is legal", "name more axes, or a smaller snap")
     by_distance = sorted(made, key=lambda one: abs(aim.measure(one.shape) - aim.wanted))
     near = list(dict.fromkeys(f"{one.ratio:.4f}" for one in by_distance))[:3]
-    return UserError(
+    return Unreachable(
         f"{aim.text} cannot be met within {TOLERANCE} with legal shapes",
-        f"the nearest that can: {', '.join(near)} ({by_distance[0].shape.text()}); or name more "
-        "axes",
+        f"the nearest that can: {', '.join(near)} ({by_distance[0].shape.text()}), which nearest "
+        "takes; or name more axes",
     )
 
 
-def _too_fast(aim: Aim, made: list[Candidate]) -> UserError:
+def _too_fast(aim: Aim, made: list[Candidate]) -> Unreachable:
     legal = [one for one in made if one.ratio <= MOST]
     if not legal:
-        return UserError("no smaller shape is legal", "name more axes, or a smaller snap")
+        return Unreachable("no smaller shape is legal", "name more axes, or a smaller snap")
     near = min(legal, key=lambda one: abs(aim.measure(one.shape) - aim.wanted))
-    return UserError(
+    return Unreachable(
         f"no legal shape is expected to {aim.text}",
         f"the nearest: {1 / aim.measure(near.shape):.1f} tokens/s ({near.shape.text()}); or name "
         "more axes, or a smaller type",

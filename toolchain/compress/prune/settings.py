@@ -23,6 +23,10 @@ class Prune(Strict):
     ratio: float | None = Field(
         default=None, ge=0, le=MOST, description="share of all parameters to remove (default: 0.2)"
     )
+    nearest: bool = Field(
+        default=False,
+        description="take the shape nearest to the ratio where none comes within 1 % of it",
+    )
     parameters: int | None = Field(default=None, ge=1, description="parameters that stay, at most")
     size_bytes: int | None = Field(
         default=None, ge=1, description="size of the file in `quantization`, at most"
@@ -86,6 +90,8 @@ class Prune(Strict):
     def _one_target(self) -> Prune:
         if sum(getattr(self, aim) is not None for aim in AIMS) > 1:
             raise ValueError(f"give one of {', '.join(AIMS)}")
+        if self.nearest and self.wanted_ratio is None:
+            raise ValueError("nearest goes with ratio")
         if isinstance(self.snap, int) and self.snap < 1:
             raise ValueError("snap must be at least 1")
         return self
