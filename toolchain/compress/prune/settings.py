@@ -25,7 +25,7 @@ class Prune(Strict):
     )
     nearest: bool = Field(
         default=False,
-        description="take the shape nearest to the ratio where none comes within 1 % of it",
+        description="take the shape nearest to the ratio where none comes within 0.01 of it",
     )
     parameters: int | None = Field(default=None, ge=1, description="parameters that stay, at most")
     size_bytes: int | None = Field(
