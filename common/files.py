@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from common.errors import UserError
@@ -22,7 +22,7 @@ from common.locks import opened_alone, passing_turn
 from common.resources import explained
 
 _BLOCK_BYTES = 1 << 20
-MOST_NAME_BYTES = 255  # of all usual file systems
+_MOST_NAME_BYTES = 255  # of all usual file systems
 PARTIAL_SUFFIX, OLD_SUFFIX, LOCK_SUFFIX = ".partial", ".old", ".lock"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
@@ -40,6 +40,13 @@ def sha256_json(value: Any) -> str:
     """Hex SHA-256 of a value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(_as_bytes(text)).hexdigest()
+
+
+def can_be_a_file(name: str) -> bool:
+    """Whether file systems take the relative path: no part too long, nothing hidden in it."""
+    parts = PurePosixPath(name).parts
+    short = all(len(part.encode("utf-8", "replace")) <= _MOST_NAME_BYTES for part in parts)
+    return short and name.isprintable()
 
 
 def read_json(path: Path) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 from common.closing import Closing
 from common.errors import UserError
-from common.files import MOST_NAME_BYTES, read_object, write_json
+from common.files import can_be_a_file, read_object, write_json
 from common.in_use import note
 from common.scratch import ScratchFolder
 from runtimes.ort import explain
@@ -93,7 +93,7 @@ class GenaiModel(Closing):
 def _config(folder: Path) -> dict[str, Any]:
     config = read_object(folder / GENAI_CONFIG)
     name = genai_decoder(folder / GENAI_CONFIG).get("filename")
-    if not isinstance(name, str) or not _is_file_name(name):
+    if not isinstance(name, str) or Path(name).name != name or not can_be_a_file(name):
         raise UserError(f"{folder / GENAI_CONFIG} names no decoder", "export it again")
     if not (folder / name).is_file():
         raise UserError(f"ONNX file {folder / name} is missing", "export it again")
@@ -103,11 +103,6 @@ def _config(folder: Path) -> dict[str, Any]:
             "take these settings out; CPUs need none of them",
         )
     return config
-
-
-def _is_file_name(text: str) -> bool:
-    plain = text.isprintable() and Path(text).name == text
-    return plain and len(text.encode()) <= MOST_NAME_BYTES
 
 
 def _foreign_code(value: Any) -> Iterator[str]:

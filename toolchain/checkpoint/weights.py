@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import UserError
-from common.files import MOST_NAME_BYTES, read_object
+from common.files import can_be_a_file, read_object
 from toolchain.checkpoint.info import Fault, TensorHeader
 from toolchain.checkpoint.safetensors_header import read_header
 
@@ -64,8 +64,7 @@ def index_map(folder: Path, name: str) -> dict[str, str]:
 
 def _inside(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    short = all(len(part.encode("utf-8", "replace")) <= MOST_NAME_BYTES for part in parts)
-    plain = short and name.isprintable() and "\\" not in name
+    plain = can_be_a_file(name) and "\\" not in name
     return bool(parts) and plain and not name.startswith("/") and ".." not in parts
 
 

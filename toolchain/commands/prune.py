@@ -131,7 +131,7 @@ def _print_plan(
     print(f"{found.original.text()}: {found.parameters / 1e6:.2f} M parameters")
     print(f"{len(found.found)} legal shapes for {found.aim.text}:")
     aim = found.aim
-    for candidate in sorted(found.found, key=lambda c: abs(aim.measure(c.shape) - aim.wanted))[:10]:
+    for candidate in sorted(found.found, key=lambda c: aim.distance(c.shape))[:10]:
         speed = _expected(found, candidate.shape).get("decode_tokens_per_sec")
         more = f"  {speed:.1f} tokens/s" if speed else ""
         print(f"  {100 * candidate.ratio:5.2f} %  {candidate.shape.text()}{more}")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
-from common.files import MOST_NAME_BYTES, sha256_file, write_text
+from common.files import can_be_a_file, sha256_file, write_text
 from common.resources import explained
 
 SUMS_FILE, SIGNATURE_FILE, LOG_FOLDER = "SHA256SUMS", "model.sig", "log"
@@ -102,10 +102,8 @@ def is_inside(name: str) -> bool:
     """Whether a name is that of a file below its folder, written the one plain way, and a file can
     have it."""
     path = PurePosixPath(name)
-    if any(len(part.encode("utf-8", "replace")) > MOST_NAME_BYTES for part in path.parts):
-        return False
     plain = str(path) == name and path.parts[:1] not in ((), (LOG_FOLDER,))
-    return plain and not path.is_absolute() and ".." not in path.parts and name.isprintable()
+    return plain and not path.is_absolute() and ".." not in path.parts and can_be_a_file(name)
 
 
 def _entries(bundle: Path) -> Iterator[tuple[str, bool]]:

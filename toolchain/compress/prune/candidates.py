@@ -19,7 +19,7 @@ from toolchain.compress.prune.shape import Shape, parameter_counter, read_shape,
 if TYPE_CHECKING:
     from targets.schema import Target
 
-TOLERANCE = 0.01  # of all parameters: `nearest` speaks of it as 1 %
+TOLERANCE = 0.01  # of all parameters
 SMALLEST_BLOCK = 32  # of every format here
 
 
@@ -52,6 +52,10 @@ class Aim:
     def met_by(self, shape: Shape) -> bool:
         """Whether the shape costs what was asked for."""
         return self.least <= self.measure(shape) <= self.most
+
+    def distance(self, shape: Shape) -> float:
+        """How far from what was asked for the shape is, in what `measure` counts."""
+        return abs(self.measure(shape) - self.wanted)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def find_candidates(
     block = block_values(settings.file_type)
     steps = _steps(settings, block, original)
     accepts = acceptance(info, layout, original)
-    nearest: list[Candidate] = []
+    tried: list[Candidate] = []
     for step in steps:
         shapes = filter(accepts, _legal(original, layout, settings, aim, step))
         made = [_candidate(shape, count(shape), total, step) for shape in shapes]
@@ -95,11 +99,11 @@ def find_candidates(
         if found:
             notes = (*left_out, *_notes(settings, block, step, len(found)))
             return Choices(original, total, aim, tuple(found), notes, sec)
-        nearest += made
-    if settings.nearest and (only := _nearest(aim, nearest)):
+        tried += made
+    if settings.nearest and (only := _nearest(aim, tried)):
         note = f"{aim.text} cannot be met with legal shapes: the nearest is {only.ratio:.4f}"
         return Choices(original, total, aim, (only,), (*left_out, note), sec)
-    raise _too_fast(aim, nearest) if sec else _unreachable(aim, nearest)
+    raise _too_fast(aim, tried) if sec else _unreachable(aim, tried)
 
 
 def _seconds(
@@ -251,13 +255,13 @@ def _notes(settings: Prune, block: int, step: int, count: int) -> tuple[str, ...
 
 def _nearest(aim: Aim, made: list[Candidate]) -> Candidate | None:
     smaller = [one for one in made if 0 < one.ratio <= MOST]
-    return min(smaller, key=lambda one: abs(aim.measure(one.shape) - aim.wanted), default=None)
+    return min(smaller, key=lambda one: aim.distance(one.shape), default=None)
 
 
 def _unreachable(aim: Aim, made: list[Candidate]) -> Unreachable:
     if not made:
         return Unreachable("no smaller shape is legal", "name more axes, or a smaller snap")
-    by_distance = sorted(made, key=lambda one: abs(aim.measure(one.shape) - aim.wanted))
+    by_distance = sorted(made, key=lambda one: aim.distance(one.shape))
     near = list(dict.fromkeys(f"{one.ratio:.4f}" for one in by_distance))[:3]
     return Unreachable(
         f"{aim.text} cannot be met within {TOLERANCE} with legal shapes",
@@ -270,7 +274,7 @@ def _too_fast(aim: Aim, made: list[Candidate]) -> Unreachable:
     legal = [one for one in made if one.ratio <= MOST]
     if not legal:
         return Unreachable("no smaller shape is legal", "name more axes, or a smaller snap")
-    near = min(legal, key=lambda one: abs(aim.measure(one.shape) - aim.wanted))
+    near = min(legal, key=lambda one: aim.distance(one.shape))
     return Unreachable(
         f"no legal shape is expected to {aim.text}",
         f"the nearest: {1 / aim.measure(near.shape):.1f} tokens/s ({near.shape.text()}); or name "
