@@ -103,7 +103,7 @@ def find_candidates(
     if settings.nearest and (only := _nearest(aim, tried)):
         note = f"{aim.text} cannot be met with legal shapes: the nearest is {only.ratio:.4f}"
         return Choices(original, total, aim, (only,), (*left_out, note), sec)
-    raise _too_fast(aim, tried) if sec else _unreachable(aim, tried)
+    raise _too_fast(aim, tried) if sec else _unreachable(settings, aim, tried)
 
 
 def _seconds(
@@ -258,15 +258,16 @@ def _nearest(aim: Aim, made: list[Candidate]) -> Candidate | None:
     return min(smaller, key=lambda one: aim.distance(one.shape), default=None)
 
 
-def _unreachable(aim: Aim, made: list[Candidate]) -> Unreachable:
+def _unreachable(settings: Prune, aim: Aim, made: list[Candidate]) -> Unreachable:
     if not made:
         return Unreachable("no smaller shape is legal", "name more axes, or a smaller snap")
     by_distance = sorted(made, key=lambda one: aim.distance(one.shape))
     near = list(dict.fromkeys(f"{one.ratio:.4f}" for one in by_distance))[:3]
+    takes = ", which nearest takes" if settings.wanted_ratio is not None else ""
     return Unreachable(
         f"{aim.text} cannot be met within {TOLERANCE} with legal shapes",
-        f"the nearest that can: {', '.join(near)} ({by_distance[0].shape.text()}), which nearest "
-        "takes; or name more axes",
+        f"the nearest that can: {', '.join(near)} ({by_distance[0].shape.text()}){takes}; or name "
+        "more axes",
     )
 
 
