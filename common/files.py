@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from common.errors import UserError
 from common.folders import make_folder, sync_folder
-from common.locks import opened_alone, passing_turn
+from common.locks import opened_alone, passing_turn, remove_unheld
 from common.resources import explained
 
 _BLOCK_BYTES = 1 << 20
@@ -77,15 +77,15 @@ def file_in_the_making(final: Path) -> Iterator[BinaryIO]:
     after the other.
     """
     partial = partial_of(final)
-    with opened_alone(partial) as stream:
-        try:
+    try:
+        with opened_alone(partial) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
             partial.replace(final)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    except BaseException:  # a signal too, that came as the file was opened
+        remove_unheld(partial)
+        raise
     sync_folder(final.parent)
 
 
@@ -139,8 +139,8 @@ def folder_in_the_making(final: Path) -> Iterator[Path]:
     make_folder(final.parent)
     clear_leftovers(final)
     partial = partial_of(final)
-    partial.mkdir()
     try:
+        partial.mkdir()
         yield partial
         sync_tree(partial)
         replace_folder(partial, final)

@@ -52,11 +52,11 @@ def turn(lock: Path, *, shared: bool = False) -> Iterator[None]:
 @contextlib.contextmanager
 def passing_turn(lock: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """As `turn`, with a lock file that goes with its holder; `waiting` is called before a wait."""
-    with opened_alone(lock, waiting):
-        try:
+    try:
+        with opened_alone(lock, waiting):
             yield
-        finally:
-            lock.unlink(missing_ok=True)
+    finally:
+        remove_unheld(lock)
 
 
 @contextlib.contextmanager
@@ -89,6 +89,12 @@ def opened_alone(path: Path, waiting: Callable[[], None] = lambda: None) -> Iter
             stream.truncate(0)
             yield stream
             return
+
+
+def remove_unheld(path: Path) -> None:
+    """Remove a file that was opened alone, unless another process holds it by now."""
+    with contextlib.suppress(OSError), free(path):
+        pass
 
 
 class _Held(Exception):

@@ -130,10 +130,10 @@ def _command(
     os.environ.update(environment)
     for number, path in enumerate(streams, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
-    if before is not None:
-        before()
     sys.argv = ["edgeforge", *words]
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT))]
     from toolchain.cli import main
 
+    if before is not None:
+        before()
     sys.exit(main())

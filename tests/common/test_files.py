@@ -1,12 +1,18 @@
 """Durable files: complete or absent."""
 
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.errors import UserError
 from common.files import (
+    file_in_the_making,
     folder_in_the_making,
+    folder_made_alone,
     read_json,
     require_free_bytes,
     reserve,
@@ -81,3 +87,26 @@ def test_a_reserved_file_has_its_room(tmp_path: Path) -> None:
         reserve(tmp_path / "it", size)
         stat = (tmp_path / "it").stat()
         assert stat.st_size == size and stat.st_blocks * 512 >= size
+
+
+@pytest.mark.parametrize("making", [file_in_the_making, folder_made_alone])
+def test_a_signal_as_a_file_is_opened_leaves_nothing(
+    making: Callable[[Path], AbstractContextManager[object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[Any] = []
+
+    def interrupted(path: Any, *rest: Any) -> int:
+        opened.append(path)
+        handle = real_open(path, *rest)
+        if len(opened) == 1:
+            os.close(handle)
+            raise KeyboardInterrupt
+        return handle
+
+    real_open = os.open
+    monkeypatch.setattr("common.locks.os.open", interrupted)
+    with pytest.raises(KeyboardInterrupt), making(tmp_path / "it"):
+        pytest.fail("it goes on after a signal")
+    assert opened and list(tmp_path.iterdir()) == []
