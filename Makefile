@@ -61,6 +61,7 @@ matrix: ready ## every family of models through every stage: docs/models.md, and
 
 check: ready ## ruff and mypy
 	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy common targets runtimes toolchain scripts
 
 setup: ## everything in requirements.lock into .venv; nothing when that is done

@@ -1,7 +1,7 @@
 """Which cores to measure on, and how busy other work keeps the machine meanwhile.
 
-    cores = free_cores()
-    watch = LoadWatch(cores); watch.start(pid); ...; watch.stop().foreign_cores
+cores = free_cores()
+watch = LoadWatch(cores); watch.start(pid); ...; watch.stop().foreign_cores
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An Ollama server of one's own: started on a free loopback port, stopped for sure.
 
-    with server(Path("trial")) as client:
-        client.create("my-model", Path("bundle/Modelfile"))
+with server(Path("trial")) as client:
+    client.create("my-model", Path("bundle/Modelfile"))
 """
 
 from __future__ import annotations

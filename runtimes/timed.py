@@ -103,9 +103,7 @@ class TimedEncoder(Protocol):
         """Seconds for a batch `[batch, sequence]` without padding, the result in memory."""
         ...
 
-    def outputs(
-        self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def outputs(self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits `[batch, labels]` or embeddings `[batch, hidden]`, for quality beside speed."""
         ...
 

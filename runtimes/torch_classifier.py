@@ -1,7 +1,7 @@
 """Run a sequence classifier of transformers in torch.
 
-    classifier = TorchClassifier(network, tokenizer, labels=("no", "yes"), max_tokens=128)
-    logits = classifier.scores(["a text", ("a text", "and its pair")])
+classifier = TorchClassifier(network, tokenizer, labels=("no", "yes"), max_tokens=128)
+logits = classifier.scores(["a text", ("a text", "and its pair")])
 """
 
 from __future__ import annotations

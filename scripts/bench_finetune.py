@@ -45,7 +45,9 @@ class Clock(TrainerCallback):
         steps = [end - start for start, end in itertools.pairwise(self.ends)]
         print("{_MARK}" + str(statistics.median(steps)), flush=True)
 """
-OURS = CLOCK + """
+OURS = (
+    CLOCK
+    + """
 import sys
 from pathlib import Path
 from toolchain.train import trainer
@@ -57,7 +59,10 @@ def with_clock(self, job, network, points, callbacks):
 trainer.EdgeTrainer.__init__ = with_clock
 train(read_job(Path(sys.argv[1])))
 """
-_PLAIN = CLOCK + """
+)
+_PLAIN = (
+    CLOCK
+    + """
 import sys
 import torch
 from datasets import Dataset
@@ -83,6 +88,7 @@ Trainer(
     callbacks=[Clock()],
 ).train()
 """
+)
 
 
 @dataclass(frozen=True)

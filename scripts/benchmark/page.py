@@ -202,5 +202,3 @@ def _numbers(result: Result) -> Sequence[int]:
 
 def _heading(text: str) -> str:
     return f"<h2>{escape(text)}</h2>"
-
-

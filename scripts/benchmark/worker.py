@@ -37,9 +37,7 @@ class Worker:
         self._decoder: TimedDecoder | None = None
         self._encoder: TimedEncoder | None = None
 
-    def load(
-        self, kind: str, engine: str, path: str, options: Answer, cores: list[int]
-    ) -> Answer:
+    def load(self, kind: str, engine: str, path: str, options: Answer, cores: list[int]) -> Answer:
         """Pin the process, then load the model on threads that inherit the pinning."""
         pinned = pin(cores) if cores else False
         start = time.perf_counter()

@@ -178,9 +178,7 @@ def test_an_adapter_whose_base_moved(
     assert chatted.strip() == capsys.readouterr().out.strip()
 
 
-def test_options_of_the_harness_need_it(
-    gguf: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_of_the_harness_need_it(gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "are for --harness" in refused(capsys, gguf, "--limit", 3)
     assert "its own tasks" in refused(capsys, gguf, "--harness", "a", "--text", "none")
     assert "test sets of classifiers" in refused(capsys, gguf, "--map", "label=a")

@@ -140,9 +140,7 @@ def test_a_local_task_on_checkpoint_and_gguf(
     assert "asked: tiny_choice 2" in capsys.readouterr().out
 
 
-def test_what_cannot_be_run(
-    checkpoint: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_run(checkpoint: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*names: str) -> str:
         with pytest.raises(UserError) as fault:
             run_harness(str(checkpoint), names, task_path=tasks, options=OpenOptions(64))

@@ -67,8 +67,7 @@ def test_a_container_s_quota_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_pinning_holds() -> None:
     core = min(os.sched_getaffinity(0))
     code = (
-        "from runtimes.cores import pin; import os; "
-        f"pin([{core}]); print(os.sched_getaffinity(0))"
+        f"from runtimes.cores import pin; import os; pin([{core}]); print(os.sched_getaffinity(0))"
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(

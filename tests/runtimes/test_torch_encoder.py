@@ -25,9 +25,7 @@ def plain(folder: Path, auto_class: str, text: Any) -> Any:
 
     network = getattr(transformers, auto_class).from_pretrained(folder).eval()
     pair = (text, None) if isinstance(text, str) else text
-    inputs = load_tokenizer(folder)(
-        *pair, return_tensors="pt", truncation=True, max_length=128
-    )
+    inputs = load_tokenizer(folder)(*pair, return_tensors="pt", truncation=True, max_length=128)
     with torch.inference_mode():
         return network(**inputs)
 

@@ -75,4 +75,3 @@ def _reader() -> Callable[[], str | None]:
             return line.encode("utf-8", "replace").decode("utf-8")
 
     return read_line
-

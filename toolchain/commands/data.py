@@ -146,4 +146,3 @@ def _sample(args: argparse.Namespace) -> int:
     else:
         print(f"{len(rows)} rows written to {args.out}")
     return 0
-

@@ -57,9 +57,7 @@ def run_harness(
         found = _evaluate(opened, tasks, manager, task_path, limit)
         facts = opened.as_json()
     results = {name: _figures(values) for name, values in found["results"].items()}
-    samples = {
-        name: counts["effective"] for name, counts in (found.get("n-samples") or {}).items()
-    }
+    samples = {name: counts["effective"] for name, counts in (found.get("n-samples") or {}).items()}
     return {
         "model": facts,
         "lm_eval": version("lm-eval"),

@@ -131,9 +131,7 @@ def _of_torch(
     """Run torch first and leave its logits on disk, so that memory holds one model."""
     room = max(1, context_tokens - _NEW_TOKENS)
     prompts = [list(chunk[: min(_PROMPT_TOKENS, room)]) for chunk in chunks.tokens[:_PROMPTS]]
-    with torch_model(
-        config.checkpoint.path, trust_remote_code=config.trust_remote_code
-    ) as network:
+    with torch_model(config.checkpoint.path, trust_remote_code=config.trust_remote_code) as network:
         write_logits(file, chunks, vocab_size, lambda chunk: parity.torch_logits(network, chunk))
         model = TorchModel(network, tokenizer, eog_token_ids=[], context_tokens=context_tokens)
         answers = [model.generate(p, _new_tokens(p, context_tokens)).token_ids for p in prompts]

@@ -1,6 +1,6 @@
 """What a classifier, a tagger or an embedding model says of texts, as rows for people and programs.
 
-    for row in answers(model, ["a text"], top=3): ...
+for row in answers(model, ["a text"], top=3): ...
 """
 
 from __future__ import annotations

@@ -114,9 +114,7 @@ def test_one_huge_position_costs_the_others_nothing_with_their_own_scales(
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(weight, "w")],
         )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10
-        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         rewritten = Int8Graph(model)
         narrow = int8_support().reduce_range
         rewritten.to_dynamic(model.graph.node[0], per_row=per_row, reduce_range=narrow)

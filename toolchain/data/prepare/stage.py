@@ -1,9 +1,9 @@
 """Stage `prepare`: a recipe's data files become splits, and the texts that measure the result.
 
-    train.jsonl  validation.jsonl  test.jsonl  report.json  report.md
-    calibration.jsonl   rows of train, for the importance matrix and the like
-    evaluation.jsonl    rows held out (of test, else of validation), for perplexity and KLD
-    task.jsonl          the same rows as prompts with their right answers, where there are any
+train.jsonl  validation.jsonl  test.jsonl  report.json  report.md
+calibration.jsonl   rows of train, for the importance matrix and the like
+evaluation.jsonl    rows held out (of test, else of validation), for perplexity and KLD
+task.jsonl          the same rows as prompts with their right answers, where there are any
 """
 
 from __future__ import annotations

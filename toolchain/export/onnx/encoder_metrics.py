@@ -98,9 +98,7 @@ def classifier_figures(
     return figures
 
 
-def embedding_figures(
-    reference: NDArray[np.float32], found: NDArray[np.float32]
-) -> dict[str, Any]:
+def embedding_figures(reference: NDArray[np.float32], found: NDArray[np.float32]) -> dict[str, Any]:
     """Cosine with the reference, mean and least, and the share of unchanged nearest neighbours."""
     own = cosines(reference, found)
     return {

@@ -109,18 +109,14 @@ def _figures(
     return classifier_figures(reference, found, examples.labels)
 
 
-def _difference(
-    reference: NDArray[np.float32], found: NDArray[np.float32]
-) -> Mapping[str, Any]:
+def _difference(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Mapping[str, Any]:
     import numpy as np
 
     apart = np.abs(found - reference)
     return {"mean_difference": float(apart.mean()), "max_difference": float(apart.max())}
 
 
-def _multi_label(
-    reference: NDArray[np.float32], found: NDArray[np.float32]
-) -> Mapping[str, Any]:
+def _multi_label(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Mapping[str, Any]:
     """Every label is a question of its own: yes where the logit is above 0."""
     from toolchain.export.onnx.encoder_metrics import mean_kld
 

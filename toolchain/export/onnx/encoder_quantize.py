@@ -116,9 +116,7 @@ def require_source(source: Artifact) -> None:
 
 def calibration_batches(model: OrtEncoder, file: Path) -> list[dict[str, Any]]:
     """Batches of the file's first texts, by length. Raises `UserError` when they do not do."""
-    examples = read_examples(
-        file, model.facts, purpose="calibration", least=CALIBRATION_LEAST
-    )
+    examples = read_examples(file, model.facts, purpose="calibration", least=CALIBRATION_LEAST)
     if model.facts.task == TAG:
         encodings = model.encode_words(examples.words[:_CALIBRATION_MOST])
     else:

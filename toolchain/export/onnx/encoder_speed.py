@@ -1,6 +1,6 @@
 """How fast encoders run on this machine: interleaved rounds in one process, medians.
 
-    times = time_encoders({"fp32": folder, "int8-dynamic": other}, shapes=[Shape(1, 128)])
+times = time_encoders({"fp32": folder, "int8-dynamic": other}, shapes=[Shape(1, 128)])
 """
 
 from __future__ import annotations

@@ -333,4 +333,3 @@ class Int8Graph:
 
     def _note(self, kind: str, node: NodeProto) -> None:
         self.done.setdefault(kind, []).append(node.name)
-

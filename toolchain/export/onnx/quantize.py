@@ -100,9 +100,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     )
 
 
-def quantize_graph(
-    graph: Int8Graph, variant: Variant, folder: Path, reduce_range: bool
-) -> None:
+def quantize_graph(graph: Int8Graph, variant: Variant, folder: Path, reduce_range: bool) -> None:
     """Rewrite the graph; `graph.finish()` is still to be called.
 
     `folder` holds the model's config. Raises `UserError` when there is no output head.

@@ -136,9 +136,7 @@ def analyse(folder: Path, config: Config) -> Sensitivity:
         return Sensitivity(tuple(rows), before, judge(chosen), judge.trials)
 
 
-def smallest_set(
-    order: Sequence[str], passes: Callable[[Sequence[str]], bool]
-) -> tuple[str, ...]:
+def smallest_set(order: Sequence[str], passes: Callable[[Sequence[str]], bool]) -> tuple[str, ...]:
     """A set of names that passes and from which none can be taken: bisection over the prefixes of
     `order`, then removal of each name for which it still passes, until none is left."""
     if passes(()):

@@ -145,9 +145,7 @@ def _reference(folder: Path, config: Config) -> Reference:
     return Reference(chunks.tokens, rows, {})
 
 
-def _largest(
-    folder: Path, chunks: Sequence[Sequence[int]]
-) -> dict[str, NDArray[np.float32]]:
+def _largest(folder: Path, chunks: Sequence[Sequence[int]]) -> dict[str, NDArray[np.float32]]:
     """The largest magnitude of each channel of every value that can be smoothed."""
     import numpy as np
     from onnx import TensorProto, helper

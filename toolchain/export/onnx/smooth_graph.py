@@ -101,9 +101,7 @@ def smooth(model: ModelProto, largest: Mapping[str, NDArray[np.float32]], alpha:
 
     done = 0
     for fold in find_folds(model):
-        rows = [
-            np.abs(numpy_helper.to_array(tensors[name])).max(axis=1) for name in fold.consumers
-        ]
+        rows = [np.abs(numpy_helper.to_array(tensors[name])).max(axis=1) for name in fold.consumers]
         scales = smoothing_scales(largest[fold.value], np.max(rows, axis=0), alpha)
         width = tensors[fold.vectors[0]].dims[0] if fold.vectors else len(scales)
         if width != len(scales):
