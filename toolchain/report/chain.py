@@ -12,8 +12,8 @@ from toolchain.report.strings import name_of, text
 
 _ANSWER_CHARACTERS = 300
 _SETTINGS = (
-    *("exact", "loss", "temperature", "method", "rank", "alpha", "dora", "quantization"),
-    *("learning_rate", "epochs", "seed"),
+    *("exact", "loss", "temperature", "alpha", "loss_on", "method", "rank", "lora_alpha", "dora"),
+    *("quantization", "learning_rate", "epochs", "seed"),
 )
 # Figures of a training, in the report's order; what a run does not have is left out.
 _FIGURES = (
@@ -72,14 +72,23 @@ def training(manifest: Mapping[str, Any], language: str) -> str:
     """Settings, figures and loss curve of every training."""
     parts = []
     for run in manifest.get("training") or []:
-        settings = run["settings"]
-        told = [f"{key} {settings[key]}" for key in _SETTINGS if settings.get(key) is not None]
         measured = [key for key in _FIGURES if run.get(key) is not None]
         rows = [(name_of(key, language), figure(run[key])) for key in measured]
         curve = f"\n\n![{text('loss_curve', language)}]({run['curve']})" if run["curve"] else ""
         figures = table(text("figures_columns", language), rows)
-        parts.append(f"{escape(', '.join(told))}{_taught(run, language)}\n\n{figures}{curve}")
+        told = escape(", ".join(_told(run["settings"])))
+        parts.append(f"{told}{_taught(run, language)}\n\n{figures}{curve}")
     return "\n\n".join(parts)
+
+
+def _told(settings: Mapping[str, Any]) -> list[str]:
+    """A training's settings in words, without those of an adapter where none was trained."""
+    of_adapter = {"rank", "dora", "quantization", "lora_alpha"}
+    if "lora_alpha" not in settings:  # in `finetune` it is called `alpha`
+        of_adapter.add("alpha")
+    hidden = of_adapter if settings.get("method") == "full" else set()
+    keys = [key for key in _SETTINGS if settings.get(key) is not None and key not in hidden]
+    return [f"{key} {settings[key]}" for key in keys]
 
 
 def _taught(run: Mapping[str, Any], language: str) -> str:
