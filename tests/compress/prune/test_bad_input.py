@@ -120,20 +120,3 @@ def test_axes_that_an_encoder_has_not_are_left_out_with_a_note(tmp_path: Path) -
     assert found.notes == ("groups cannot be cut in this architecture and stay",)
     with pytest.raises(UserError, match="groups cannot be cut"):
         find_candidates(info, find_layout(info), Prune(ratio=0.2, axes=("groups",)))
-
-
-def test_few_shapes_of_whole_blocks_are_noted(tmp_path: Path) -> None:
-    """What snapping costs: dropping layers alone is left, and nobody would know."""
-    base = tiny_decoder(tmp_path / "base", "llama", intermediate_size=256)
-    info = inspect(base)
-    layout, total = find_layout(info), info.parameters
-    smaller = inspect(tiny_decoder(tmp_path / "less", "llama", intermediate_size=256,
-                                   num_hidden_layers=3))  # fmt: skip
-    wanted = {"ratio": 1 - smaller.parameters / total, "axes": ("layers", "ffn")}
-    found = find_candidates(info, layout, Prune.model_validate(wanted))
-    assert [one.shape.layers for one in found.found] == [3]
-    assert "snap 32" in found.notes[0]
-    finer = find_candidates(info, layout, Prune.model_validate({**wanted, "snap": 32}))
-    assert finer.notes == ()
-    enough = find_candidates(info, layout, Prune.model_validate({**wanted, "candidates": 1}))
-    assert enough.notes == ()

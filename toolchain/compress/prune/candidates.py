@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.01  # of all parameters
 SMALLEST_BLOCK = 32  # of every format here
+WORTH_FALLING_BACK = 0.5  # of the loss: the file has more bits per weight then
 
 
 class Unreachable(UserError):
@@ -92,14 +93,21 @@ def find_candidates(
     steps = _steps(settings, block, original)
     accepts = acceptance(info, layout, original)
     tried: list[Candidate] = []
+    found: dict[Shape, Candidate] = {}
+    notes = left_out
     for step in steps:
         shapes = filter(accepts, _legal(original, layout, settings, aim, step))
         made = [_candidate(shape, count(shape), total, step) for shape in shapes]
-        found = [one for one in made if aim.met_by(one.shape) and one.ratio <= MOST]
-        if found:
-            notes = (*left_out, *_notes(settings, block, step, len(found)))
-            return Choices(original, total, aim, tuple(found), notes, sec)
+        met = {one.shape: one for one in made if aim.met_by(one.shape) and one.ratio <= MOST}
+        if met and not found:
+            notes += _notes(settings, block, step, len(met))
+        found = {**met, **found}
+        # A size in bytes is an aim that larger types would miss.
+        if found and (settings.size_bytes or not _is_few(settings, block, step, len(found))):
+            break
         tried += made
+    if found:
+        return Choices(original, total, aim, tuple(found.values()), notes, sec)
     if settings.nearest and (only := _nearest(aim, tried)):
         note = f"{aim.text} cannot be met with legal shapes: the nearest is {only.ratio:.4f}"
         return Choices(original, total, aim, (only,), (*left_out, note), sec)
@@ -234,22 +242,31 @@ def _candidate(shape: Shape, parameters: int, total: int, step: int) -> Candidat
     return Candidate(shape, parameters, 1 - parameters / total, step)
 
 
-def _notes(settings: Prune, block: int, step: int, count: int) -> tuple[str, ...]:
-    if settings.snap != "auto":
-        return ()
-    if step == block:
-        if step <= SMALLEST_BLOCK or count >= settings.candidates:
-            return ()
-        return (
-            f"widths of whole {block}-value blocks ({settings.file_type}) leave {count} "
-            f"shape{'' if count == 1 else 's'} to choose from: snap {SMALLEST_BLOCK} may have one "
-            "that loses less, and tensors whose rows fill no whole blocks then fall back to a "
-            "larger type",
-        )
+def _is_few(settings: Prune, block: int, step: int, count: int) -> bool:
+    """Whether whole blocks of the type leave few shapes, where its smallest would leave more."""
     return (
-        f"no shape with widths of whole {block}-value blocks ({settings.file_type}) removes so "
-        f"much within {100 * TOLERANCE:.0f} %: widths are multiples of {step}, and tensors whose "
-        f"rows are no multiple of {block} fall back to a larger type",
+        settings.snap == "auto" and step == block > SMALLEST_BLOCK and count < settings.candidates
+    )
+
+
+def _notes(settings: Prune, block: int, step: int, count: int) -> tuple[str, ...]:
+    fall_back = f"tensors whose rows are no multiple of {block} fall back to a larger type"
+    if settings.snap == "auto" and step != block:
+        return (
+            f"no shape with widths of whole {block}-value blocks ({settings.file_type}) removes so "
+            f"much within {100 * TOLERANCE:.0f} %: widths are multiples of {step}, and {fall_back}",
+        )
+    if not _is_few(settings, block, step, count):
+        return ()
+    finer = (
+        f"one in multiples of {SMALLEST_BLOCK} is taken where it loses less than "
+        f"{WORTH_FALLING_BACK:g} of that"
+        if settings.size_bytes is None
+        else f"snap {SMALLEST_BLOCK} may have one that loses less"
+    )
+    return (
+        f"widths of whole {block}-value blocks ({settings.file_type}) leave {count} "
+        f"shape{'' if count == 1 else 's'} to choose from: {finer}, and {fall_back} then",
     )
 
 

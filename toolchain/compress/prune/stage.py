@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from toolchain.compress.prune.scores import Scores
 
 NAME = "prune"
-VERSION = 4
+VERSION = 5
 TOOLS = ("accelerate", "torch", "transformers")
 # Beyond it a candidate is chosen by its scores: making each would cost more than it tells.
 _MOST_MEASURED_BYTES = 4_000_000_000
@@ -169,28 +169,48 @@ def _choose(maker: _Maker, choices: Choices) -> tuple[Candidate, list[dict[str, 
 
     few = _few(maker, choices)
     if len(few) == 1 or maker.info.weight_bytes > _MOST_MEASURED_BYTES:
-        return few[0], [_record(maker, few[0], None)]
+        best = _best(few, list(map(maker.cost, few)))
+        return few[best], [_record(maker, few[best], None)]
     fitted_on, measured_on = _halves(maker.batches)
     held = reference(maker.source.path, measured_on)
     klds = []
     for candidate in few:
         with ScratchFolder("prune") as folder:
             klds.append(divergence(maker.make(candidate, Path(folder), fitted_on), held))
-    best = min(range(len(few)), key=klds.__getitem__)
+    best = _best(few, klds)
     return few[best], [_record(maker, c, kld) for c, kld in zip(few, klds, strict=True)]
 
 
+def _best(few: Sequence[Candidate], losses: Sequence[float]) -> int:
+    """Which of them loses least. One in finer steps than others has to be worth it: its file has
+    more bits per weight."""
+    from toolchain.compress.prune.candidates import WORTH_FALLING_BACK
+
+    coarsest = max(candidate.step for candidate in few)
+    whole = [at for at, candidate in enumerate(few) if candidate.step == coarsest]
+    best, best_whole = (min(places, key=losses.__getitem__) for places in (range(len(few)), whole))
+    return best if losses[best] < WORTH_FALLING_BACK * losses[best_whole] else best_whole
+
+
 def _few(maker: _Maker, choices: Choices) -> list[Candidate]:
-    """The candidates with the least expected cost, as many as the settings say. With widths per
-    layer every second one is the same shape with even widths: the scores of different layers are
-    not always to be compared, and then those are nearer."""
+    """The candidates with the least expected cost, as many as the settings say, and of each step
+    of widths at least one. With widths per layer every second one is the same shape with even
+    widths: the scores of different layers are not always to be compared, and then those are
+    nearer."""
     most = maker.settings.candidates
     if not maker.settings.per_layer:
-        return sorted(choices.found, key=maker.cost)[:most]
-    spread = (dataclasses.replace(candidate, spread=True) for candidate in choices.found)
-    best = sorted(spread, key=maker.cost)[: max(1, most // 2)]
+        return _foremost(maker, choices.found, most)
+    spread = [dataclasses.replace(candidate, spread=True) for candidate in choices.found]
+    best = _foremost(maker, spread, max(1, most // 2))
     even = [dataclasses.replace(candidate, spread=False) for candidate in best]
     return [one for pair in zip(best, even, strict=True) for one in pair][:most]
+
+
+def _foremost(maker: _Maker, found: Sequence[Candidate], most: int) -> list[Candidate]:
+    ordered = sorted(found, key=maker.cost)
+    steps = sorted({candidate.step for candidate in found}, reverse=True)
+    firsts = [next(c for c in ordered if c.step == step) for step in steps]
+    return [*firsts, *(c for c in ordered if c not in firsts)][: max(most, len(firsts))]
 
 
 def _sizes(before: CheckpointInfo, after: CheckpointInfo, file_type: str) -> dict[str, Any]:
