@@ -63,9 +63,12 @@ def plain(text: str) -> str:
     written as an escape (`\\n`, `\\x1b`, `\\u202e`)."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        _escaped(one) if unicodedata.category(one) in _NOT_SHOWN else one for one in text
-    )
+    return "".join(one if is_shown(one) else _escaped(one) for one in text)
+
+
+def is_shown(character: str) -> bool:
+    """Whether a terminal shows the character, rather than obey or hide it."""
+    return unicodedata.category(character) not in _NOT_SHOWN
 
 
 def _escaped(character: str) -> str:

@@ -1,4 +1,4 @@
-"""Engines that report to their makers what they load and run are told not to.
+"""Engines and libraries that report to their makers what they load and run are told not to.
 
 keep_to_itself()
 import onnxruntime
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 
-# onnxruntime (from 1.29 on) and onnxruntime-genai: read once, when they are imported. A value that
-# somebody set stays.
-_OFF = {"ORT_DISABLE_TELEMETRY": "1"}
+# Read once, when the package is imported. A value that somebody set stays.
+_OFF = {
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime (from 1.29 on) and onnxruntime-genai
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets asks a server for every file that it reads
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub: what runs here, in each request
+}
 
 
 def keep_to_itself() -> None:

@@ -11,6 +11,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import EXIT_BAD_INPUT, Told, UserError, near_names
@@ -97,11 +98,32 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"edgeforge {version('edgeforge')}")
         return 0
     verb, rest = arguments[0], arguments[1:]
+    _require_utf8(*arguments, _current_folder())
     if verb not in VERBS:
         raise UserError(f"unknown verb '{verb}'", near_names(verb, VERBS))
     module = importlib.import_module(VERBS[verb])
     args = _parser(verb, module).parse_args(rest)
     return int(module.run(args))
+
+
+def _current_folder() -> str:
+    """Where every relative path begins."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        raise UserError("the current folder has been removed", "change to another one") from None
+
+
+def _require_utf8(*texts: str) -> None:
+    """Names in other encodings are names to Linux, but tokenizers and engines cannot open them."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"'{text}' is no UTF-8, and tokenizers and engines open no such name",
+                "rename the file or folder",
+            ) from None
 
 
 def overview() -> str:

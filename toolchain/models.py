@@ -21,6 +21,7 @@ from typing import Any
 
 from common.closing import Closing
 from common.errors import UserError
+from common.shell import typed_path
 from runtimes.protocol import Runtime
 from runtimes.streaming import Stream
 
@@ -120,7 +121,7 @@ def open_model(model: str, options: OpenOptions | None = None) -> OpenModel:
 
 def model_path(model: str, options: OpenOptions) -> Path:
     """Where the model lies; a hub id is downloaded. Raises `UserError` when it is missing."""
-    path = Path(model).expanduser()
+    path = typed_path(model)
     if model and path.exists():
         return path.absolute()
     if path.suffix == ".gguf":

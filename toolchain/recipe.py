@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from common.errors import UserError, near_names
+from common.shell import typed_path
 from common.strict import Strict, parse, read_yaml
 from targets.schema import KvCacheType
 from toolchain.compress.awq.settings import Awq
@@ -376,7 +377,7 @@ def _find(name: str) -> Path:
     shipped = RECIPES / f"{name}.yaml"
     if name in recipe_names():
         return shipped
-    path = Path(name).expanduser()
+    path = typed_path(name)
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or "/" in name:
@@ -408,8 +409,8 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
         changes.setdefault(section, {})[key] = found if isinstance(value, tuple) else found[0]
     for section, key in _MODELS:
         model = getattr(getattr(recipe, section), key)
-        if isinstance(model, str) and (base / Path(model).expanduser()).is_dir():
-            changes.setdefault(section, {})[key] = str(base / Path(model).expanduser())
+        if isinstance(model, str) and (base / typed_path(model)).is_dir():
+            changes.setdefault(section, {})[key] = str(base / typed_path(model))
     update = {name: getattr(recipe, name).model_copy(update=new) for name, new in changes.items()}
     return recipe.model_copy(update=update)
 

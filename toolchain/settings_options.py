@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic.fields import FieldInfo
 
 from common.errors import UserError
+from common.shell import typed_path
 from common.strict import Strict, parse, read_yaml
 
 _DEST = "setting_"
@@ -74,7 +75,7 @@ def _of_file(section: type[Strict], path: Path, content: Any) -> dict[str, Any]:
     def absolute(value: Any) -> Any:
         if isinstance(value, list):
             return [absolute(one) for one in value]
-        return str(place / Path(value).expanduser())
+        return str(place / typed_path(value))
 
     return {**content, **{name: absolute(content[name]) for name in files}}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 import tarfile
@@ -350,6 +351,8 @@ def _kinds() -> list[Kind]:
         ("data prepare messages of a number without end", lambda p: ["data", "prepare", p.file("d.csv", 'messages\n"[' + "9" * 5000 + ']"\n'), "--out", p.out], "d.csv"),
         ("data prepare no Parquet", lambda p: ["data", "prepare", p.file("d.parquet", b"PAR1" + bytes(99)), "--out", p.out], "d.parquet"),
         ("data sample format unknown", lambda p: ["data", "sample", "--format", "haiku", "--out", p.own / "x.csv"], "haiku"),
+        ("check folder name no UTF-8", lambda p: ["check", p.copy(p.model, os.fsdecode(b"tiny\xff"))], "no UTF-8"),
+        ("build out no UTF-8", lambda p: ["build", *TARGET, "--model", p.model, "--out", p.own / os.fsdecode(b"\xff")], "no UTF-8"),
         ("prune ratio above one", lambda p: ["prune", "--model", p.model, "--ratio", "1.5", "--out", p.out], "ratio|1.5"),
         ("prune axes unknown", lambda p: ["prune", "--model", p.model, "--ratio", "0.2", "--axes", "toes", "--out", p.out], "toes"),
         ("prune settings unknown key", lambda p: ["prune", "--model", p.model, "--settings", p.file("s.yaml", "ratoi: 1"), "--out", p.out], "ratoi"),

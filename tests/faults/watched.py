@@ -25,6 +25,8 @@ _COMMAND = "from toolchain.__main__ import main; main()"
 _DEVICES = ("/dev/null", "/dev/tty", "/dev/shm", "/proc")
 OF_TORCH = "torchinductor_"  # an empty folder that torch makes when it is imported
 _SHELLS = re.compile(r"(^|/)(sh|bash|dash|zsh|cmd|env)(\.exe)?$")
+# Kernels, and the page of an adapter.
+_OWN_TEMPLATES = ("/torch/_inductor/codegen/common.py", "/huggingface_hub/repocard.py")
 _DANGEROUS = ("posix", "nt", "os", "subprocess", "sys", "shutil", "runpy", "builtins.e")
 
 
@@ -64,11 +66,12 @@ class Watched:
 
     def foreign_code(self) -> set[str]:
         """Files whose code was run though they belong to neither Python, packages nor this project;
-        templates outside of the process that renders them."""
+        templates outside of the process that renders them, but those that packages bring along."""
         return {
             args[0]
             for args, words in self.events("exec")
-            if args[0] != "<template>" or "toolchain.data.template_process" not in words
+            if args[0] != "<template>"
+            or not (args[1].endswith(_OWN_TEMPLATES) or "toolchain.data.template_process" in words)
         }
 
     def far_connections(self) -> list[str]:

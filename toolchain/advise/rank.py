@@ -6,12 +6,12 @@ advice.ranked[0].commands
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.shell import shell_word
 from targets.schema import GIB
 from toolchain.advise.figures import (
     Built,
@@ -108,14 +108,14 @@ def _commands(
     limited = expected and (case.memory_gib is not None or case.token_ms is not None)
     student = case.student_named or "STUDENT"
     values = {
-        "target": shlex.quote(case.target_named),
-        "model": shlex.quote(case.model),
-        "out": shlex.quote(str(out)),
+        "target": shell_word(case.target_named),
+        "model": shell_word(case.model),
+        "out": shell_word(str(out)),
         "data": " --data DATA.jsonl" if _wants_data(recipe, case) else "",
-        "name_student": shlex.quote(f"s|^  student: .*|  student: {student}|"),
+        "name_student": shell_word(f"s|^  student: .*|  student: {student}|"),
         "type": f" --quantization {expected.quantization}" if expected and limited else "",
-        "recipes": shlex.quote(_nearest(RECIPES)),
-        "bundle": shlex.quote(str(out / built_name(case.model, recipe) / case.target.name)),
+        "recipes": shell_word(_nearest(RECIPES)),
+        "bundle": shell_word(str(out / built_name(case.model, recipe) / case.target.name)),
     }
     return tuple(command.format(**values) for command in option.commands)
 

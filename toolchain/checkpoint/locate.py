@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.scratch import ScratchFolder
+from common.shell import typed_path
 
 DEMO = "demo"
 DEMO_NAME = "edgeforge-demo"
@@ -74,7 +75,7 @@ def _here_or_hub(model: str | None) -> tuple[Path | None, re.Match[str] | None]:
         return _demo(), None
     if not model.strip():
         raise UserError("model= is empty", "give a folder, a hub id, or leave model= out")
-    path = _as_path(model)
+    path = typed_path(model)
     if _exists(path):
         if not path.is_dir():
             from toolchain.checkpoint.lookalikes import what_it_is
@@ -98,7 +99,7 @@ def model_name(model: str | None) -> str:
     """
     if model is None or model == DEMO:
         return DEMO_NAME
-    path = _as_path(model)
+    path = typed_path(model)
     if path.absolute() == _DEMO_FOLDER:
         return DEMO_NAME
     if not _exists(path) and _HUB_ID.fullmatch(model):
@@ -111,13 +112,6 @@ def model_name(model: str | None) -> str:
 def safe_name(text: str) -> str:
     """A text as a folder's name: letters, digits, `.`, `_`, `-`, not starting with . or -."""
     return _UNSAFE.sub("-", text).strip("-.")[:_NAME_LENGTH].rstrip("-.") or "model"
-
-
-def _as_path(model: str) -> Path:
-    try:
-        return Path(model).expanduser()
-    except RuntimeError:  # ~name of a user who is not known here
-        return Path(model)
 
 
 def _exists(path: Path) -> bool:

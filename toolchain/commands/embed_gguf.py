@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from common.shell import shell_line
 from toolchain.checkpoint_verbs import add_out, opened
 from toolchain.options import add_options
 
@@ -63,5 +64,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name}: {detail}")
     print(f"{wanted}: {facts['size_bytes'] / 1e6:.2f} MB, cosine with the unquantized file's "
           f"vectors {facts['cosine_mean']:.5f}, least {facts['cosine_min']:.5f}")  # fmt: skip
-    print(f"result: {file}\nnext: edgeforge evaluate {file} --against {args.model}")
+    print(f"result: {file}")
+    print("next:", shell_line("edgeforge", "evaluate", file, "--against", args.model))
     return 0

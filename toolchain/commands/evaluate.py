@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from common.shell import typed_path
 from toolchain.options import add_model_argument, add_options, count
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _file(value: str | None) -> Path | None:
-    return None if value in (None, NONE) else Path(str(value)).expanduser()
+    return None if value in (None, NONE) else typed_path(str(value))
 
 
 def _table(result: Evaluation) -> list[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from common.shell import typed_path
 
 if TYPE_CHECKING:
     from toolchain.evaluate.classify import Classified, LabelEvaluation
@@ -38,7 +38,7 @@ def _labels(args: argparse.Namespace, options: OpenOptions) -> int:
     from toolchain.evaluate.generate import write_answers
 
     settings = Settings(
-        task=Path(args.task).expanduser() if args.task else None,
+        task=typed_path(args.task) if args.task else None,
         mapping=parse_mapping(args.map),
         examples=args.examples,
         seed=args.seed,
@@ -111,7 +111,7 @@ def _embeddings(args: argparse.Namespace, options: OpenOptions) -> int:
     found = compare_embedders(
         args.model,
         args.against,
-        text=Path(args.text).expanduser() if args.text else None,
+        text=typed_path(args.text) if args.text else None,
         examples=args.examples,
         seed=args.seed,
         options=options,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.scratch import ScratchFolder
+from common.shell import shell_line
 from toolchain.checkpoint_verbs import add_data, prepared_data
 from toolchain.options import add_options
 
@@ -151,7 +152,8 @@ def _print_result(args: argparse.Namespace, made: Artifact, up_to_date: bool) ->
             said += f", macro F1 {facts['validation_macro_f1']:.4f}"
         print(said + (", ended early" if facts["early_stopped"] else ""))
     if made.format == "adapter" and facts["kind"] == "causal":
-        print(f"next: edgeforge merge --model {args.model} --adapter {made.path}")
+        pair = ("--model", args.model, "--adapter", made.path)
+        print("next:", shell_line("edgeforge", "merge", *pair))
 
 
 def _say(line: str) -> None:

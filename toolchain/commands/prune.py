@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from common.shell import shell_line
 from toolchain.checkpoint_verbs import add_out, add_text, calibration_input, opened, print_json
 from toolchain.options import add_options
 
@@ -107,7 +108,8 @@ def _sweep(args: argparse.Namespace, source: Artifact, config: Config, workspace
     else:
         print(found.table())
         print(f"curve: {found.curve}\nrecipe: {found.recipe}")
-        print(f"next: edgeforge build --target NAME --model {args.model} --recipe {found.recipe}")
+        pair = ("--model", args.model, "--recipe", found.recipe)
+        print("next:", shell_line("edgeforge", "build", "--target", "NAME", *pair))
     return 0
 
 

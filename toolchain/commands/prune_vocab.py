@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.shell import shell_line
 from toolchain.checkpoint_verbs import add_out, opened, print_json
 from toolchain.options import add_options
 
@@ -117,7 +118,8 @@ def _print_result(args: argparse.Namespace, made: Artifact) -> None:
               f"{cost['tokens_before']} → {cost['tokens_after']} tokens")  # fmt: skip
     for note in facts["notes"]:
         print(f"note: {note}")
-    print(f"result: {made.path}\nnext: edgeforge build --target NAME --model {made.path}")
+    print(f"result: {made.path}")
+    print("next:", shell_line("edgeforge", "build", "--target", "NAME", "--model", made.path))
 
 
 def _reasons(counts: dict[str, int]) -> str:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.shell import shell_line
 from toolchain.checkpoint_verbs import add_data, prepared_data
 from toolchain.options import add_options
 
@@ -133,4 +134,5 @@ def _print_result(args: argparse.Namespace, made: Manifest | None) -> None:
         f"  {found['places']:,} places, top {found['top_k']}, {found['bytes_per_place']} bytes "
         f"each: {found['size_bytes'] / 1e6:.1f} MB in {found['parts']} parts"
     )
-    print(f"next: edgeforge distill --model STUDENT --teacher-cache {args.out} --data DATA")
+    words = ("--model", "STUDENT", "--teacher-cache", args.out, "--data", "DATA")
+    print("next:", shell_line("edgeforge", "distill", *words))

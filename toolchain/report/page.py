@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from shlex import quote
 from typing import Any
 
+from common.shell import shell_line
 from toolchain.report.acceptance import FAILED, NOT_MEASURED, PASSED, verdict
 from toolchain.report.blocks import Block, Code, Plots, Section, Table, Text, Verdict
 from toolchain.report.ledger import cliff_blocks, comparison, last_entry, ledger_blocks
@@ -212,10 +212,9 @@ def _reproduce(facts: Facts, language: str) -> list[Block]:
     manifest = facts["manifest"]
     recipe = {key: value for key, value in manifest["recipe"].items() if key != "name"}
     name = manifest["recipe"].get("name") or "export"
-    command = (
-        f"edgeforge build --target {quote(manifest['target']['name'])} --recipe {quote(name)} "
-        f"--quantization {quote(manifest['quantization'])} --model PATH_OR_HUB_ID"
-    )
+    words = ["--target", manifest["target"]["name"], "--recipe", name]
+    words += ["--quantization", manifest["quantization"], "--model", "PATH_OR_HUB_ID"]
+    command = shell_line("edgeforge", "build", *words)
     versions = ", ".join(f"{tool} {number}" for tool, number in manifest["versions"].items())
     base = manifest["base"]
     rows = [

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from shlex import quote
 from typing import Any
 
+from common.shell import shell_word
 from toolchain.report import chain
 from toolchain.report.exact import exact
 from toolchain.report.ledger import ledger_blocks
@@ -190,13 +190,13 @@ def _run(manifest: Mapping[str, Any], language: str) -> str:
     if manifest.get("runtime") == "onnxruntime":
         return _section("run", language, _run_onnx(manifest, language))
     plan, ollama = manifest["plan"], manifest["ollama"]
-    model, name = quote(manifest["model_file"]["name"]), _ollama_name(manifest["model"])
+    model, name = shell_word(manifest["model_file"]["name"]), _ollama_name(manifest["model"])
     layers = manifest["target"]["gpu_layers"]
     offload = "" if layers == 0 else f" -ngl {'all' if layers < 0 else layers}"
     cache = plan["kv_cache_type"]
-    kv = "" if cache == "f16" else f" -ctk {quote(cache)} -ctv {quote(cache)} -fa on"
+    kv = "" if cache == "f16" else f" -ctk {shell_word(cache)} -ctv {shell_word(cache)} -fa on"
     adapter = manifest.get("adapter")
-    lora = f" --lora {quote(adapter['name'])}" if adapter else ""
+    lora = f" --lora {shell_word(adapter['name'])}" if adapter else ""
     lines = [
         "```sh",
         f"python3 smoke_test.py            # {text('run_check', language)}",

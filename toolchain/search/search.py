@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import write_json
+from common.shell import shell_line
 from toolchain.pipeline import Workspace, writing
 from toolchain.search.front import axes, front, unmet, within
 from toolchain.search.recipes import write_recipe
@@ -292,8 +293,6 @@ def session_command(session: Session) -> str:
     recipe, here = session.folder / RECIPE, Path.cwd()
     recipe = recipe.relative_to(here) if recipe.is_relative_to(here) else recipe
     build = session.request.build
-    out = "" if str(build.out) == "build" else f" --out {build.out}"
-    return (
-        f"edgeforge build --target {session.target.name} --model {build.model} "
-        f"--recipe {recipe}{out}"
-    )
+    words = ["--target", session.target.name, "--model", build.model, "--recipe", recipe]
+    out = [] if str(build.out) == "build" else ["--out", build.out]
+    return shell_line("edgeforge", "build", *words, *out)

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import sysconfig
+from types import FrameType
 from typing import Any
 
 _PATHS = frozenset((
@@ -46,7 +47,7 @@ def _begin(log: str) -> None:
             file = args[0].co_filename
             if file.startswith((*_OWN, root)) or (file[:1] == "<" and file != "<template>"):
                 return
-            row = [file]
+            row = [file, _asked_by()] if file == "<template>" else [file]
         else:
             return
         words = [word[:80] for word in sys.orig_argv[:4]]
@@ -54,6 +55,14 @@ def _begin(log: str) -> None:
         os.write(stream, json.dumps([event, row, words]).encode()[:_MOST_BYTES] + b"\n")
 
     sys.addaudithook(note)
+
+
+def _asked_by() -> str:
+    """The file whose code has Jinja compile a template."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame and f"{os.sep}jinja2{os.sep}" in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame.f_code.co_filename if frame else ""
 
 
 def _place(path: str | bytes | os.PathLike[str], folder: object = -1) -> str:
