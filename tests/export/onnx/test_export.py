@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tiny_onnx import exported
 
-from common.errors import UserError
+from common.errors import Lack, UserError
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.inspect import inspect
 from toolchain.export.onnx import export, exporter_process
@@ -102,6 +102,7 @@ def test_what_no_exporter_knows_is_told_with_what_each_said(
 
 
 def test_an_exporter_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter_process, "_wait", lambda child: (child.wait(), (-9, 1))[1])
-    with pytest.raises(UserError, match="memory ran out"):
+    killed = ["sh", "-c", "kill -9 $$"]
+    monkeypatch.setattr(exporter_process, "module_command", lambda *words: killed)
+    with pytest.raises(Lack, match="memory ran out"):
         exporter_process.run_exporter("this", [])

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +18,12 @@ from common.errors import UserError
 from common.files import read_json, require_free_bytes
 from common.progress import progress_bar
 from common.scratch import ScratchFolder
-from common.with_parent import with_parent
 from runtimes.vendored import llama_cpp_folder
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.checkpoint.config_facts import text_config
 from toolchain.checkpoint.weights import find_weights
+from toolchain.child import Outcome, run_to_end
 from toolchain.encoder_kinds.pooling import text_limit
 from toolchain.export.gguf import converter_errors
 from toolchain.export.gguf.obstacles import named_for_tokens, require_computed
@@ -44,7 +41,6 @@ Intermediate = Literal["auto", "f32", "f16", "bf16"]
 # time, and what it loses (1e-3) lies far below what quantization loses.
 _F32_LIMIT_BYTES = 2_000_000_000
 _HEADER_BYTES = 20_000_000
-_POLL_SEC = 0.1
 _DRIVER = Path(__file__).with_name("convert_driver.py")
 
 
@@ -55,17 +51,6 @@ class Config(StageConfig):
     intermediate: Intermediate = "auto"
     model_name: str
     trust_remote_code: bool = False
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """How the converter's process ended. `note` is what the driver wrote down."""
-
-    code: int
-    log: str
-    note: dict[str, Any]
-    wall_sec: float
-    peak_rss_bytes: int
 
 
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
@@ -85,9 +70,9 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     request["trust_remote_code"] = config.trust_remote_code
     arguments = [str(source.path), "--outtype", kind, "--outfile", str(target)]
     arguments += ["--model-name", named_for_tokens(config.model_name, own, source.path)]
-    outcome = _run_converter(arguments, request, target, expected_bytes)
+    outcome, note = _run_converter(arguments, request, target, expected_bytes)
     if outcome.code != 0 or not target.is_file():
-        raise converter_errors.explain(source.path, outcome.code, outcome.log, complaint)
+        raise converter_errors.explain(source.path, outcome.code, outcome.said, complaint)
     return artifacts.describe(
         out_dir,
         format="gguf",
@@ -95,7 +80,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         config=config.model_dump(mode="json"),
         parents=[source.digest],
         versions={name: version(name) for name in TOOLS},
-        measurements=_measurements(outcome, target, kind),
+        measurements=_measurements(outcome, note, target, kind),
     )
 
 
@@ -137,8 +122,9 @@ def _becomes_llama(config: Mapping[str, Any]) -> bool:
     return bool(head_dim * heads != config.get("hidden_size"))
 
 
-def _measurements(outcome: _Outcome, target: Path, kind: str) -> dict[str, Any]:
-    note = outcome.note
+def _measurements(
+    outcome: Outcome, note: Mapping[str, Any], target: Path, kind: str
+) -> dict[str, Any]:
     return {
         "intermediate": kind.upper(),
         "size_bytes": target.stat().st_size,
@@ -151,46 +137,19 @@ def _measurements(outcome: _Outcome, target: Path, kind: str) -> dict[str, Any]:
 
 def _run_converter(
     arguments: list[str], request: dict[str, Any], target: Path, expected_bytes: int
-) -> _Outcome:
-    """Run the driver, with a bar of the bytes written so far. Logs stay in a temporary folder."""
+) -> tuple[Outcome, dict[str, Any]]:
+    """Run the driver, with a bar of the bytes written so far: how it ended, and its notes."""
     with ScratchFolder("convert") as folder:
-        request_file, log_file = Path(folder, "request.json"), Path(folder, "log.txt")
+        request_file = Path(folder, "request.json")
         request_file.write_text(json.dumps(request), encoding="utf-8")
-        command = [sys.executable, "-P", str(_DRIVER), str(llama_cpp_folder()), str(request_file)]
-        start = time.perf_counter()
-        with log_file.open("wb") as log:
-            # Offline: what is missing in the folder is an error, never fetched silently.
-            child = subprocess.Popen(
-                with_parent([*command, "--", *arguments]),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
-            )
-            try:
-                code, peak_rss_bytes = _wait(child, target, expected_bytes)
-            except BaseException:
-                child.kill()
-                child.wait()
-                raise
-        return _Outcome(
-            code,
-            log_file.read_text(encoding="utf-8", errors="replace"),
-            json.loads(request_file.read_text(encoding="utf-8")),
-            time.perf_counter() - start,
-            peak_rss_bytes,
-        )
+        command = [sys.executable, "-P", _DRIVER, llama_cpp_folder(), request_file, "--"]
+        # Offline: what is missing in the folder is an error, never fetched silently.
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        with progress_bar("convert", unit="B", total=expected_bytes) as bar:
 
+            def advance() -> None:
+                written = target.stat().st_size if target.is_file() else 0
+                bar.update(min(written, expected_bytes) - bar.n)
 
-def _wait(child: subprocess.Popen[bytes], target: Path, expected_bytes: int) -> tuple[int, int]:
-    """Exit code and peak resident bytes of the child; `os.wait4` tells both of this child alone."""
-    with progress_bar("convert", unit="B", total=expected_bytes) as bar:
-        while True:
-            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-            written = target.stat().st_size if target.is_file() else 0
-            bar.update(min(written, expected_bytes) - bar.n)
-            if pid:
-                child.returncode = os.waitstatus_to_exitcode(status)
-                unit = 1 if sys.platform == "darwin" else 1024
-                return child.returncode, usage.ru_maxrss * unit
-            time.sleep(_POLL_SEC)
+            outcome = run_to_end([*command, *arguments], environment, advance)
+        return outcome, json.loads(request_file.read_text(encoding="utf-8"))

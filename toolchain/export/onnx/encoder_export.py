@@ -8,12 +8,7 @@ result is proven against torch before it is kept.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +17,6 @@ from common.errors import Lack, Told, UserError, told
 from common.files import require_free_bytes
 from common.resources import explained_text
 from common.scratch import ScratchFolder
-from common.with_parent import with_parent
 from runtimes.ort import model_bytes
 from runtimes.ort_encoder import MODEL
 from runtimes.pooling import PoolingMode
@@ -43,7 +37,6 @@ FORMAT = "onnx-encoder"
 _DRIVER = "toolchain.export.onnx.encoder_driver"
 _COPIED = ("config.json", "tokenizer_config.json", "special_tokens_map.json")
 _MARGIN_BYTES = 50_000_000
-_RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
 class Config(StageConfig):
@@ -75,13 +68,6 @@ def config_for(
     )
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    answer: dict[str, Any]
-    peak_rss_bytes: int
-    wall_sec: float
-
-
 def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     """Export into `out_dir`. Raises `UserError` when the checkpoint lacks the head, torch cannot
     export it, or the result differs from torch."""
@@ -89,8 +75,8 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
     elements = sum(tensor.elements for tensor in find_weights(source.path).tensors)
     # The graph is written twice: as torch exports it, and tidied.
     require_free_bytes(out_dir, 4 * elements + _MARGIN_BYTES, "the exported model")
-    outcome = _run_driver(source, config, out_dir)
-    gates = [Gate(**gate) for gate in outcome.answer["gates"]]
+    outcome, answer = _run_driver(source, config, out_dir)
+    gates = [Gate(**gate) for gate in answer["gates"]]
     require(f"{source.path.name} as ONNX", gates)
     for name in _COPIED:
         if (source.path / name).is_file():
@@ -105,54 +91,41 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
         measurements={
             "variant": "fp32",
             "size_bytes": model_bytes(out_dir / MODEL),
-            "exporter": outcome.answer["exporter"],
-            "weight_matmuls": outcome.answer["weight_matmuls"],
-            "gates": outcome.answer["gates"],
+            "exporter": answer["exporter"],
+            "weight_matmuls": answer["weight_matmuls"],
+            "gates": answer["gates"],
             "wall_sec": round(outcome.wall_sec, 3),
             "peak_rss_bytes": outcome.peak_rss_bytes,
         },
     )
 
 
-def _run_driver(source: Artifact, config: Config, out_dir: Path) -> _Outcome:
+def _run_driver(
+    source: Artifact, config: Config, out_dir: Path
+) -> tuple[child.Outcome, dict[str, Any]]:
+    """How the export ended, and what it answered."""
     with ScratchFolder("export") as folder:
-        request, log_file = Path(folder, "request.json"), Path(folder, "log.txt")
+        request = Path(folder, "request.json")
         settings = config.model_dump(mode="json")
         places = {"source": str(source.path), "out_dir": str(out_dir)}
         request.write_text(json.dumps({**settings, **places}), "utf-8")
-        start = time.perf_counter()
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                with_parent(child.module_command(_DRIVER, request)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=child.environment(),
-            )
-            try:
-                _, status, usage = os.wait4(process.pid, 0)
-                process.returncode = os.waitstatus_to_exitcode(status)
-            except BaseException:
-                process.kill()
-                process.wait()
-                raise
-        wall_sec = time.perf_counter() - start
+        outcome = child.run_to_end(child.module_command(_DRIVER, request), child.environment())
         if not (request.with_name(ANSWER)).is_file():
-            raise _crashed(source, process.returncode, log_file.read_text("utf-8", "replace"))
+            raise _crashed(source, outcome)
         answer = json.loads(request.with_name(ANSWER).read_text("utf-8"))
     if "problem" in answer:
         raise told(answer)
-    return _Outcome(answer, usage.ru_maxrss * _RSS_UNIT_BYTES, wall_sec)
+    return outcome, answer
 
 
-def _crashed(source: Artifact, code: int, log: str) -> Told:
-    last = (log.strip().splitlines() or [f"exit code {code}"])[-1][:300]
-    if code == -9:
+def _crashed(source: Artifact, outcome: child.Outcome) -> Told:
+    last = (outcome.said.strip().splitlines() or [f"exit code {outcome.code}"])[-1][:300]
+    if outcome.killed:
         return Lack(
             f"the export of {source.path.name} was killed, most likely for lack of memory",
             "close other programs, or export on a machine with more memory",
         )
-    if lack := explained_text(log, f"exporting {source.path.name} to ONNX"):
+    if lack := explained_text(outcome.said, f"exporting {source.path.name} to ONNX"):
         return lack
     return UserError(
         f"{source.path.name} cannot be exported to ONNX: {last}",

@@ -28,7 +28,8 @@ from toolchain.artifact import Artifact
 from toolchain.checkpoint.info import CheckpointInfo
 from toolchain.checkpoint.inspect import inspect
 from toolchain.checkpoint.intake import SMALL_FILES, require_checkpoint
-from toolchain.export.onnx.exporter_process import ExporterOutcome, run_exporter
+from toolchain.child import Outcome
+from toolchain.export.onnx.exporter_process import last_words, run_exporter
 from toolchain.export.onnx.graph_file import (
     DATA,
     EXTERNAL_LIMIT_BYTES,
@@ -107,7 +108,7 @@ def copy_companions(source: Path, out_dir: Path) -> None:
 
 def _export(
     info: CheckpointInfo, config: Config, out_dir: Path, tried: list[dict[str, str]]
-) -> tuple[ExporterOutcome, str]:
+) -> tuple[Outcome, str]:
     """The exporter that worked; what kept the others is added to `tried`."""
     if config.exporter != "torch":
         reasons = builder_obstacles(info, trust_remote_code=config.trust_remote_code)
@@ -115,14 +116,14 @@ def _export(
             outcome = _build(info, config, out_dir)
             if outcome.code == 0 and (out_dir / GRAPH).is_file():
                 return outcome, "builder"
-            reasons = [outcome.last_words()]
+            reasons = [last_words(outcome)]
         tried.append({"exporter": "builder", "reason": "; ".join(reasons)})
     if config.exporter != "builder":
         for method in _METHODS:
             outcome = _torch(info, config, method, out_dir)
             if outcome.code == 0 and (out_dir / GRAPH).is_file():
                 return outcome, f"torch ({method})"
-            tried.append({"exporter": f"torch ({method})", "reason": outcome.last_words()})
+            tried.append({"exporter": f"torch ({method})", "reason": last_words(outcome)})
     known = ", ".join(sorted(builder_architectures()))
     raise UserError(
         f"{info.architecture} cannot be exported to ONNX",
@@ -131,7 +132,7 @@ def _export(
     )
 
 
-def _build(info: CheckpointInfo, config: Config, out_dir: Path) -> ExporterOutcome:
+def _build(info: CheckpointInfo, config: Config, out_dir: Path) -> Outcome:
     """The builder's float32 graph for CPUs, and of its other files the one that genai needs."""
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".builder-") as folder:
         made, cache = Path(folder, "out"), Path(folder, "cache")
@@ -150,7 +151,7 @@ def _build(info: CheckpointInfo, config: Config, out_dir: Path) -> ExporterOutco
     return outcome
 
 
-def _torch(info: CheckpointInfo, config: Config, method: str, out_dir: Path) -> ExporterOutcome:
+def _torch(info: CheckpointInfo, config: Config, method: str, out_dir: Path) -> Outcome:
     request: dict[str, Any] = {
         "checkpoint": str(info.path),
         "out": str(out_dir),
