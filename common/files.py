@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from common.errors import UserError
-from common.folders import make_folder, sync_folder
+from common.folders import make_folder, remove_folder, sync_folder
 from common.locks import opened_alone, passing_turn, remove_unheld
 from common.resources import explained
 
@@ -145,7 +145,7 @@ def folder_in_the_making(final: Path) -> Iterator[Path]:
         sync_tree(partial)
         replace_folder(partial, final)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial)
         raise
 
 
@@ -167,11 +167,11 @@ def replace_folder(partial: Path, final: Path) -> None:
         old = partial
     else:  # a moment without `final`, which `clear_leftovers` mends
         old = final.with_name(f".{final.name}{OLD_SUFFIX}")
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
         final.rename(old)
         partial.rename(final)
     sync_folder(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove_folder(old)
 
 
 def clear_leftovers(final: Path) -> None:
@@ -179,8 +179,8 @@ def clear_leftovers(final: Path) -> None:
     old = final.with_name(f".{final.name}{OLD_SUFFIX}")
     if old.is_dir() and not final.exists():
         old.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(partial_of(final), ignore_errors=True)
+    remove_folder(old)
+    remove_folder(partial_of(final))
 
 
 def partial_of(final: Path) -> Path:

@@ -13,9 +13,10 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
+
+from common.folders import remove_folder
 
 _PREFIX = "edgeforge"
 _NAME = re.compile(_PREFIX + r"-[a-z-]+-(\d+)-\w+")
@@ -51,7 +52,7 @@ def _remove_free(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
     finally:
         os.close(handle)
 

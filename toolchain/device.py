@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import re
-import shutil
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from common.damage import told_as_damage
 from common.errors import UserError
 from common.files import read_object, write_json
+from common.folders import remove_folder
 from runtimes.remote.faults import DeviceError
 from runtimes.remote.ssh import SshOptions
 
@@ -177,7 +177,7 @@ def keep(outcome: Outcome) -> None:
     from toolchain.smoke import keep_result
 
     log = outcome.job.log
-    shutil.rmtree(log, ignore_errors=True)
+    remove_folder(log)
     log.mkdir(parents=True)
     write_json(log / DEVICE_FILE, outcome.as_json())
     if outcome.test is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from common.files import (
     sha256_json,
     write_json,
 )
-from common.folders import make_folder
+from common.folders import make_folder, remove_folder
 from common.locks import LOCK_FILE, free, only_writer, passing_turn
 from common.scratch import clear_left_behind
 from toolchain import artifact as artifacts
@@ -127,7 +126,7 @@ def _made(
     say(f"{stage.NAME} …")
     with watching() as watch, folder_in_the_making(folder) as partial:
         stage.run(source, config, partial)
-    shutil.rmtree(resume_folder(folder), ignore_errors=True)
+    remove_folder(resume_folder(folder))
     cost = watch.cost
     write_json(_cost_file(folder), cost.as_json())
     event = StageEvent(stage.NAME, folder.name, reused=False, wall_sec=cost.wall_sec, cost=cost)
@@ -166,7 +165,7 @@ def _clear(path: Path) -> None:
         if nobody:
             clear_leftovers(final)
             if (final / artifacts.MANIFEST).is_file():
-                shutil.rmtree(resume_folder(final), ignore_errors=True)
+                remove_folder(resume_folder(final))
 
 
 def _cost_file(folder: Path) -> Path:

@@ -1,6 +1,8 @@
 """Durable files: complete or absent."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -110,3 +112,20 @@ def test_a_signal_as_a_file_is_opened_leaves_nothing(
     with pytest.raises(KeyboardInterrupt), making(tmp_path / "it"):
         pytest.fail("it goes on after a signal")
     assert opened and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_goes_where_hardly_a_file_may_be_open(tmp_path: Path) -> None:
+    """As after "too many open files", in a process of its own."""
+    (tmp_path / "it" / "in" / "it").mkdir(parents=True)
+    (tmp_path / "it" / "in" / "it" / "file").touch()
+    (tmp_path / "it" / "link").symlink_to(tmp_path)
+    code = (
+        "import os, resource, sys\nfrom pathlib import Path\n"
+        "from common.folders import remove_folder\n"
+        "os.close(first := os.open('/', os.O_RDONLY))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1, first + 1))\n"
+        "remove_folder(Path(sys.argv[1]))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "it")]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    assert list(tmp_path.iterdir()) == []

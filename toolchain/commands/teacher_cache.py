@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.folders import remove_folder
 from common.shell import shell_line
 from toolchain.checkpoint_verbs import add_data, prepared_data
 from toolchain.options import add_options
@@ -113,7 +113,7 @@ def _write(args: argparse.Namespace, settings: TeacherCache) -> Manifest | None:
         made = write_cache(job, settings.processes, settings.accelerate_config)
     if made is not None:
         for work in out.glob(f"{_WORK}-*"):
-            shutil.rmtree(work, ignore_errors=True)
+            remove_folder(work)
     return made
 
 

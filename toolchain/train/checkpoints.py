@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json, sync_tree, write_json
+from common.folders import remove_folder
 
 SEAL = "complete.json"
 STATE = "trainer_state.json"
@@ -54,7 +54,7 @@ def drop_incomplete(folder: Path) -> list[str]:
     """Remove half-written checkpoints; their names."""
     bad = [path for _, path in _numbered(folder) if not is_complete(path)]
     for path in bad:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
     return [path.name for path in bad]
 
 
@@ -62,7 +62,7 @@ def rotate(folder: Path, keep: Collection[int]) -> None:
     """Remove all but the newest two and those of the steps in `keep`."""
     for path in complete_checkpoints(folder)[:-_KEPT]:
         if step_of(path) not in keep:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
 
 
 def history(checkpoint: Path) -> list[dict[str, float]]:

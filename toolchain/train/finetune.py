@@ -8,7 +8,6 @@ an uninterrupted run gives.
 from __future__ import annotations
 
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from pydantic import model_validator
 
 from common.errors import UserError
 from common.files import read_json, require_free_bytes, sha256_file, sha256_json
+from common.folders import remove_folder
 from runtimes.threads import fixed_threads
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
@@ -183,7 +183,7 @@ def settle(
     before = _job_of(folder)
     if before is None or before.key != key:
         before = None
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     trust = config.trust_remote_code
     plan = outline(

@@ -7,7 +7,6 @@ Imported by the worker process alone.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import Trainer, TrainingArguments
 
 from common.errors import Lack, UserError
+from common.folders import remove_folder
 from common.resources import explained
 from toolchain.train.batches import BLANK, Collate, EpochOrder, Rows
 from toolchain.train.checkpoints import newest, rotate, seal, step_of
@@ -124,7 +124,7 @@ class EdgeTrainer(Trainer):  # type: ignore[misc]  # transformers is not followe
                 best = best_step(self.state.log_history)
                 rotate(folder.parent, keep=() if best is None else (best,))
         except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
             lack = explained(error)
             if lack is None:
                 raise

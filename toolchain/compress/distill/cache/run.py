@@ -6,12 +6,12 @@ join(folder, [Path("from-a"), Path("from-b")])
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import copy_file, sha256_file
+from common.folders import remove_folder
 from common.locks import only_writer
 from toolchain.compress.distill.cache.facts import (
     MANIFEST,
@@ -120,5 +120,5 @@ def _seal(folder: Path, facts: Facts) -> Manifest | None:
     for name in (PLAN, LAUNCH_FILE):  # of this machine
         (folder / name).unlink(missing_ok=True)
     for rows in folder.glob(f"{ROWS_FOLDER}-*"):
-        shutil.rmtree(rows, ignore_errors=True)
+        remove_folder(rows)
     return read_manifest(folder)
