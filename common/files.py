@@ -139,14 +139,16 @@ def folder_in_the_making(final: Path) -> Iterator[Path]:
     make_folder(final.parent)
     clear_leftovers(final)
     partial = partial_of(final)
-    try:
-        partial.mkdir()
-        yield partial
-        sync_tree(partial)
-        replace_folder(partial, final)
-    except BaseException:
-        remove_folder(partial)
-        raise
+    with Path(os.devnull).open("rb") as spare:
+        try:
+            partial.mkdir()
+            yield partial
+            sync_tree(partial)
+            replace_folder(partial, final)
+        except BaseException:
+            spare.close()  # removing takes a handle, and what failed may have taken all
+            remove_folder(partial)
+            raise
 
 
 @contextlib.contextmanager

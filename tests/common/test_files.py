@@ -114,18 +114,25 @@ def test_a_signal_as_a_file_is_opened_leaves_nothing(
     assert opened and list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_goes_where_hardly_a_file_may_be_open(tmp_path: Path) -> None:
-    """As after "too many open files", in a process of its own."""
-    (tmp_path / "it" / "in" / "it").mkdir(parents=True)
-    (tmp_path / "it" / "in" / "it" / "file").touch()
-    (tmp_path / "it" / "link").symlink_to(tmp_path)
-    code = (
-        "import os, resource, sys\nfrom pathlib import Path\n"
-        "from common.folders import remove_folder\n"
-        "os.close(first := os.open('/', os.O_RDONLY))\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1, first + 1))\n"
-        "remove_folder(Path(sys.argv[1]))\n"
+_NO_HANDLE_LEFT = """
+import os, resource, sys
+from pathlib import Path
+from common.files import folder_in_the_making
+with folder_in_the_making(Path(sys.argv[1])) as partial:
+    (partial / "in" / "it").mkdir(parents=True)
+    (partial / "in" / "it" / "file").touch()
+    (partial / "link").symlink_to(sys.argv[1])
+    limit = os.dup(0) + 3
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    kept = [os.dup(0) for _ in range(limit)]
+"""
+
+
+def test_a_folder_goes_where_no_further_file_may_be_open(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _NO_HANDLE_LEFT, str(tmp_path / "it")]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, stdin=subprocess.DEVNULL
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "it")]
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    assert "Too many open files" in done.stderr
     assert list(tmp_path.iterdir()) == []
