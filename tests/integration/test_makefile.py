@@ -37,7 +37,7 @@ def make(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("MAKE") and name not in ("MFLAGS", *VARIABLES)
+        if not name.startswith("MAKE") and name not in ("MFLAGS", "args", *VARIABLES)
     }
     return subprocess.run(
         ["make", *arguments],
