@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import Lack, UserError
+from common.resources import explained_text
 from common.with_parent import with_parent
 
 _KILLED = -9
@@ -51,10 +52,14 @@ class Outcome:
     wall_sec: float
     peak_rss_bytes: int
 
-    @property
-    def killed(self) -> bool:
-        """Whether something killed it, most likely the kernel for lack of memory."""
-        return self.code == _KILLED
+    def lack(self, doing: str) -> Lack | None:
+        """What the machine ran out of, where that is why it failed; `doing` is what it did."""
+        if self.code == _KILLED:
+            return Lack(
+                f"{doing} was killed, most likely because memory ran out",
+                "close other programs, or do it on a machine with more memory",
+            )
+        return explained_text(self.said, doing) if self.code else None
 
 
 def run_to_end(

@@ -13,9 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from common.errors import Lack, Told, UserError, told
+from common.errors import Told, UserError, told
 from common.files import require_free_bytes
-from common.resources import explained_text
 from common.scratch import ScratchFolder
 from runtimes.ort import model_bytes
 from runtimes.ort_encoder import MODEL
@@ -119,14 +118,9 @@ def _run_driver(
 
 
 def _crashed(source: Artifact, outcome: child.Outcome) -> Told:
-    last = (outcome.said.strip().splitlines() or [f"exit code {outcome.code}"])[-1][:300]
-    if outcome.killed:
-        return Lack(
-            f"the export of {source.path.name} was killed, most likely for lack of memory",
-            "close other programs, or export on a machine with more memory",
-        )
-    if lack := explained_text(outcome.said, f"exporting {source.path.name} to ONNX"):
+    if lack := outcome.lack(f"exporting {source.path.name} to ONNX"):
         return lack
+    last = (outcome.said.strip().splitlines() or [f"exit code {outcome.code}"])[-1][:300]
     return UserError(
         f"{source.path.name} cannot be exported to ONNX: {last}",
         "please report this model's config.json",

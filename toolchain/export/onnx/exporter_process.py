@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.errors import Lack
-from common.resources import explained_text
 from toolchain.child import Outcome, environment, module_command, run_to_end
 
 _LAST_LINES = 3
@@ -16,12 +14,7 @@ def run_exporter(module: str, arguments: Sequence[str]) -> Outcome:
     something."""
     own = environment(TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
     outcome = run_to_end(module_command(module, *arguments), own)
-    if outcome.killed:
-        raise Lack(
-            "the ONNX exporter was killed, most likely because memory ran out",
-            "close other programs, or export on a machine with more memory",
-        )
-    if outcome.code and (lack := explained_text(outcome.said, "exporting to ONNX")):
+    if lack := outcome.lack("exporting to ONNX"):
         raise lack
     return outcome
 
