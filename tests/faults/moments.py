@@ -1,13 +1,16 @@
 """An undisturbed run of a journey, and the moments at which it can be disturbed.
 
 calm = undisturbed(journey, folder)
-reach(running, calm.moments[3], fraction=0.4)
+running = caught(calm, calm.moments[3], 0.4, out)
+done = ended_by(signal.SIGKILL, calm, calm.moments[3], 0.4, out, alone=True)
 """
 
 from __future__ import annotations
 
 import random
 import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +18,14 @@ from pathlib import Path
 
 from command_line import Running, started
 from journeys import Journey, contents, left_behind
-from processes import handles_its_end
+from processes import handles_its_end, left_of
 
 PATIENT_SEC = 3000.0  # of a command, where other work takes the cores
 _POLL_SEC = 0.005
 _TRIES, _EARLIER = 12, 0.6
 _BEGINS = " …"
+# The exit code of a run that such a signal has ended.
+_CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,34 @@ def caught(
         if reach(running, moment, fraction):
             return running
         running.wait()
+        shutil.rmtree(out)
+        fraction *= _EARLIER
+    raise AssertionError(f"always done before {moment}")
+
+
+def ended_by(
+    number: int,
+    calm: Calm,
+    moment: Moment,
+    fraction: float,
+    out: Path,
+    *,
+    alone: bool,
+    scratch: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """What a run said that this signal, sent to it `alone` or to its children too, has ended at
+    this fraction of the moment; nothing of it runs on. One that had done its work is begun anew
+    and caught earlier."""
+    for _ in range(_TRIES):
+        running = caught(calm, moment, fraction, out, scratch=scratch)
+        running.signal(number) if alone else running.signal_all(number)
+        done = running.wait(PATIENT_SEC)
+        left = left_of(running.pid)
+        running.signal_all(signal.SIGKILL)
+        assert not left, (moment, fraction, left)
+        if done.returncode == _CODES[number]:
+            return done
+        assert contents(calm.journey.result(out)) == calm.contents, (moment, fraction, done)
         shutil.rmtree(out)
         fraction *= _EARLIER
     raise AssertionError(f"always done before {moment}")

@@ -6,17 +6,16 @@ whose children must end by themselves), and runs the same command again.
 
 from __future__ import annotations
 
+import functools
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Running
 from going_on import require_going_on
 from journeys import Proven
-from moments import PATIENT_SEC, Calm, caught, chosen
-from processes import left_of
+from moments import Calm, chosen, ended_by
 
 # How many kills each journey gets: 50.
 _WHOLE = {
@@ -38,24 +37,12 @@ def test_a_killed_run_goes_on(
     if not count:
         pytest.skip("in the whole suite")
     start = time.monotonic()
-    killed = 0
     moments = chosen(calm(name), count, seed=len(name), whole=whole)
     for number, (moment, fraction) in enumerate(moments):
+        out, alone = tmp_path / str(number), number % 2 == 1
         scratch = whole and number % _FROM_SCRATCH == 0
-        running = caught(calm(name), moment, fraction, tmp_path / str(number), scratch=scratch)
-        alone = number % 2 == 1
+        kill = functools.partial(ended_by, signal.SIGKILL, alone=alone, scratch=scratch)
+        said = kill(calm(name), moment, fraction, out).stderr
         case = f"{fraction:.2f} of {moment.stage or 'the start'}, {'alone' if alone else 'all'}"
-        killed += kill_and_go_on(running, calm(name), tmp_path / str(number), alone, case)
-    assert killed == count
-    proven("1 crashes", f"SIGKILL: {name}", killed, "kills", time.monotonic() - start)
-
-
-def kill_and_go_on(running: Running, calm: Calm, out: Path, alone: bool, case: str) -> bool:
-    """Kill a run, with its children or alone, and run it again; whether it was killed."""
-    running.signal(signal.SIGKILL) if alone else running.signal_all(signal.SIGKILL)
-    left = left_of(running.pid)
-    running.signal_all(signal.SIGKILL)
-    said = running.wait(PATIENT_SEC)
-    assert not left, (case, left)
-    require_going_on(calm, out, (case, said.stderr))
-    return said.returncode == -signal.SIGKILL
+        require_going_on(calm(name), out, (case, said))
+    proven("1 crashes", f"SIGKILL: {name}", count, "kills", time.monotonic() - start)

@@ -17,14 +17,14 @@ from pathlib import Path
 import limits
 import pytest
 from going_on import require_going_on, require_one_error, require_tidy
-from journeys import Proven, contents
-from moments import PATIENT_SEC, Calm, Moment, begin, caught, chosen, temporary_of
+from journeys import Proven
+from moments import PATIENT_SEC, Calm, Moment, begin, caught, chosen, ended_by, temporary_of
 from processes import left_of
 
 _LIGHT = ("pack", "unpack")
 _HEAVY = ("gguf", "train", "onnx", "encoder", "distill", "teacher-cache", "search")
 _STOPPED = "stopped; finished stages are kept, run the same command to go on"
-_SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Lacks of the process: name → what sets it, the least, and the most that seeded steps go to.
 _LIMITS: dict[str, tuple[Callable[[int], None], int, int]] = {
     "file size": (limits.file_size, 1 << 10, 1 << 18),
@@ -119,7 +119,9 @@ def test_a_signal(
         pytest.skip("in the whole suite")
     start = time.monotonic()
     for at, (moment, fraction) in enumerate(chosen(calm(name), count, seed=number, whole=True)):
-        signal_and_go_on(calm(name), moment, fraction, tmp_path / str(at), number, alone=at % 2)
+        signal_and_go_on(
+            calm(name), moment, fraction, tmp_path / str(at), number, alone=at % 2 == 1
+        )
     proven(
         "2 resources",
         f"{signal.Signals(number).name}: {name}",
@@ -159,21 +161,11 @@ def test_a_folder_that_cannot_be_written(
 
 
 def signal_and_go_on(
-    calm: Calm, moment: Moment, fraction: float, out: Path, number: int, *, alone: int
+    calm: Calm, moment: Moment, fraction: float, out: Path, number: int, *, alone: bool
 ) -> None:
     """Send a signal to a run, or to its first process alone, and run it again."""
     case = (moment.stage, round(fraction, 2), "alone" if alone else "all")
-    while True:
-        running = caught(calm, moment, fraction, out)
-        running.signal(number) if alone else running.signal_all(number)
-        done = running.wait(PATIENT_SEC)
-        assert not left_of(running.pid), case
-        if done.returncode == _SIGNALS[number]:
-            break
-        # It had done its work, and was about to end.
-        assert contents(calm.journey.result(out)) == calm.contents, (case, done)
-        shutil.rmtree(out)
-        fraction /= 2
+    done = ended_by(number, calm, moment, fraction, out, alone=alone)
     assert "Traceback" not in done.stderr, (case, done.stderr)
     assert done.stderr.splitlines()[-1] == _STOPPED, (case, done.stderr)
     require_tidy(out, case)
