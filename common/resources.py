@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 from collections.abc import Iterator
 
 from common.errors import Lack
@@ -83,9 +84,20 @@ def explained(error: BaseException) -> Lack | None:
 
 
 def explained_text(text: str, doing: str) -> Lack | None:
-    """The same for what a process said before it died; `doing` is what it did."""
+    """The same for what was said of it; `doing` is what was being done."""
     kind = _told(text)
     return None if kind is None else Lack(f"{doing}: {_KINDS[kind][0]}", _KINDS[kind][1])
+
+
+def lack_of_process(code: int, said: str, doing: str) -> Lack | None:
+    """What a process ran out of, where that is why it ended with this code (negative: the signal)
+    and these words."""
+    if code == -signal.SIGKILL:
+        return Lack(
+            f"{doing} was killed, most likely because memory ran out",
+            f"close other programs, or do it on a machine with more memory; {_KEPT}",
+        )
+    return explained_text(said, doing) if code else None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

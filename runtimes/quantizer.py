@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.errors import Told, UserError, near_names
-from common.resources import explained_text
+from common.resources import explained_text, lack_of_process
 from common.with_parent import with_parent
 from runtimes.quantizer_process import Job
 
@@ -171,7 +171,7 @@ def run_jobs(jobs: Sequence[Job], progress: Progress | None = None) -> list[Quan
             errors.seek(0)
             last = [line.strip() for line in errors.read().splitlines() if line.strip()][-3:]
             failed = jobs[logs.index(None)] if None in logs else jobs[-1]
-            if lack := explained_text(" ".join(last), f"quantizing {failed.source}"):
+            if lack := lack_of_process(code, " ".join(last), f"quantizing {failed.source}"):
                 raise lack
             raise UserError(
                 f"llama.cpp's quantizer stopped (exit {code}) on {failed.source}: "

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import Lack, UserError
-from common.resources import explained_text
+from common.resources import lack_of_process
 from common.with_parent import with_parent
 
-_KILLED = -9
 _POLL_SEC = 0.05
 _LAST_WORDS_SEC = 5.0
 _RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
@@ -54,12 +53,7 @@ class Outcome:
 
     def lack(self, doing: str) -> Lack | None:
         """What the machine ran out of, where that is why it failed; `doing` is what it did."""
-        if self.code == _KILLED:
-            return Lack(
-                f"{doing} was killed, most likely because memory ran out",
-                "close other programs, or do it on a machine with more memory",
-            )
-        return explained_text(self.said, doing) if self.code else None
+        return lack_of_process(self.code, self.said, doing)
 
 
 def run_to_end(

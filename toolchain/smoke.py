@@ -12,7 +12,7 @@ from typing import Any
 from common.errors import Told, UserError
 from common.files import read_json, write_json, write_text
 from common.folders import make_folder
-from common.resources import explained_text
+from common.resources import lack_of_process
 from common.scratch import ScratchFolder
 from common.with_parent import with_parent
 from toolchain.report.smoke import smoke_report
@@ -109,7 +109,7 @@ def _run(command: list[str], timeout_sec: float) -> subprocess.CompletedProcess[
 
 def _cannot_run(done: subprocess.CompletedProcess[str]) -> Told:
     reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    if lack := explained_text(done.stderr, "the smoke test"):
+    if lack := lack_of_process(done.returncode, done.stderr, "the smoke test"):
         return lack
     if done.returncode == _CANNOT_RUN:
         return UserError(reason, "build the bundle again, or install the engine it names")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import Lack, Told, UserError, told
-from common.resources import explained, explained_text
+from common.resources import explained, explained_text, lack_of_process
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,15 @@ def test_the_cause_counts_and_other_errors_are_left_alone(tmp_path: Path) -> Non
     assert explained(ValueError("a plain mistake")) is None
     assert explained(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
     assert explained_text("a plain mistake", "the work") is None
+
+
+def test_a_killed_process_lacked_memory_and_one_that_succeeded_nothing() -> None:
+    killed = lack_of_process(-9, "", "the work")
+    assert killed is not None and killed.problem.startswith("the work was killed")
+    full = lack_of_process(1, "No space left on device", "the work")
+    assert full is not None and full.problem == "the work: the disk is full"
+    assert lack_of_process(0, "No space left on device", "the work") is None
+    assert lack_of_process(-11, "", "the work") is None
 
 
 @pytest.mark.parametrize("kind", [Lack, UserError])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import require_free_bytes, write_json
-from common.resources import explained_text
+from common.resources import lack_of_process
 from common.with_parent import with_parent
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
@@ -83,7 +83,7 @@ def _convert(source: Path, target: Path) -> None:
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        if lack := explained_text(done.stderr, f"converting {source}"):
+        if lack := lack_of_process(done.returncode, done.stderr, f"converting {source}"):
             raise lack
         raise UserError(
             f"checkpoint {source.parent}: {lines[-1]}", "use a version with safetensors weights"

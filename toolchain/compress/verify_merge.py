@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.resources import explained_text
+from common.resources import lack_of_process
 from common.with_parent import with_parent
 from toolchain.child import environment, module_command
 from toolchain.hf import free_memory_bytes
@@ -55,7 +55,8 @@ def verify_in_child(
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode != 0 or not lines:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        if lack := explained_text(done.stderr, "comparing the merged model with peft's"):
+        doing = "comparing the merged model with peft's"
+        if lack := lack_of_process(done.returncode, done.stderr, doing):
             raise lack
         raise UserError(
             f"the merged model could not be compared with peft's: {said}",

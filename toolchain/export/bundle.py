@@ -23,7 +23,7 @@ from pydantic import Field
 
 from common.errors import UserError
 from common.files import read_json, require_free_bytes, write_json, write_text
-from common.resources import explained_text
+from common.resources import lack_of_process
 from common.with_parent import with_parent
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
@@ -165,7 +165,8 @@ def record_answers(bundle: Path) -> dict[str, Any]:
     )
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        if lack := explained_text(done.stderr, "recording the bundle's answers"):
+        doing = "recording the bundle's answers"
+        if lack := lack_of_process(done.returncode, done.stderr, doing):
             raise lack
         raise UserError(
             f"the bundle's answers cannot be recorded: {reason}",

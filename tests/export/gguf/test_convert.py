@@ -12,7 +12,7 @@ import numpy
 import pytest
 from tiny_models import SENTENCES, tiny_llama
 
-from common.errors import UserError
+from common.errors import Lack, UserError
 from runtimes.gguf_file import read_metadata
 from runtimes.vendored import llama_cpp_folder
 from toolchain import artifact as artifacts
@@ -130,7 +130,12 @@ def test_other_failures_carry_the_converter_s_last_words() -> None:
     log = 'INFO:hf-to-gguf:Loading\nTraceback (most recent call last):\n  File "x.py", line 1\n'
     error = converter_errors.explain(Path("m"), 1, log + "KeyError: 'hidden_size'\n", None)
     assert str(error) == "llama.cpp's converter failed on m: KeyError: 'hidden_size'"
-    assert "signal 9" in str(converter_errors.explain(Path("m"), -9, log, None))
+    assert "signal 11" in str(converter_errors.explain(Path("m"), -11, log, None))
+
+
+def test_a_killed_converter_is_no_verdict_on_the_checkpoint() -> None:
+    told = converter_errors.explain(Path("m"), -9, "", None)
+    assert isinstance(told, Lack) and "memory ran out" in told.problem
 
 
 def test_scores_follow_the_order_of_merges() -> None:

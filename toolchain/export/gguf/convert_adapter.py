@@ -128,4 +128,5 @@ def _convert(folder: Path, base: Path, target: Path) -> None:
     )
     if done.returncode != 0 or not target.is_file():
         told = converter_errors.explain(base, done.returncode, done.stdout, None)
-        raise UserError(f"the adapter cannot be converted: {told.problem}", told.mend or _MERGE)
+        kind = type(told)  # what the machine lacks is no fault of the adapter
+        raise kind(f"the adapter cannot be converted: {told.problem}", told.mend or _MERGE)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from common.errors import Told, UserError
-from common.resources import explained_text
+from common.resources import lack_of_process
 
 _UNSUPPORTED = re.compile(r"Model (\S+) is not supported")
 _NOISE = re.compile(r"^(INFO|DEBUG|WARNING):|^\s*$|%\||^\s+File |^Traceback|^\s+[\^~]+")
@@ -14,12 +14,13 @@ _LAST_LINES = 3
 
 
 def explain(checkpoint: Path, code: int, log: str, complaint: UserError | None) -> Told:
-    """The error for a conversion that failed with this exit code and log.
+    """The error for a conversion that failed with this exit code and log; a `Lack` where the
+    machine ran out of something, which is no fault of the checkpoint.
 
     `complaint` is what our own look at the tokenizer found; it is the cause when the converter does
     not know the tokenizer.
     """
-    if code and (lack := explained_text(log, f"converting {checkpoint}")):
+    if lack := lack_of_process(code, log, f"converting {checkpoint}"):
         return lack
     if unsupported := _UNSUPPORTED.search(log):
         return UserError(
@@ -34,12 +35,7 @@ def explain(checkpoint: Path, code: int, log: str, complaint: UserError | None) 
             "save the tokenizer with transformers' save_pretrained, which writes tokenizer.json",
         )
     if code < 0:
-        return UserError(
-            f"llama.cpp's converter was killed by signal {-code}",
-            "out of memory is the usual reason: close other programs, or use a larger machine"
-            if code == -9
-            else "",
-        )
+        return UserError(f"llama.cpp's converter was killed by signal {-code}")
     if "trust_remote_code" in log:
         return UserError(
             f"{checkpoint} needs its own Python code to load, which is not run",
