@@ -110,6 +110,7 @@ def _prepare(state: State, say: Say) -> State:
         seed=wanted.seed,
         max_tokens=job.recipe.training.max_tokens,
         drop_long=wanted.drop_long,
+        variants=wanted.variants,
         trust_remote_code=job.trust_remote_code,
     )
     data = run_stage(prepare, job.source, config, job.workspace, say)

@@ -21,6 +21,7 @@ from toolchain.compress.gptq.settings import Gptq
 from toolchain.compress.prune.settings import Prune
 from toolchain.compress.prune_vocab.settings import Vocabulary
 from toolchain.compress.sparse.settings import Sparsify
+from toolchain.data.prepare.variants import MOST_VARIANTS
 from toolchain.export.gguf.mixed.settings import Mixed
 from toolchain.train.settings import Finetune
 
@@ -41,7 +42,7 @@ Scalar = bool | int | float | str
 class Data(Strict):
     """Training data: files as `edgeforge data prepare` takes them, or one folder that it made. With
     `own`, a recipe without files trains on what comes with the model: its `edgeforge/train.jsonl`,
-    else the calibration text."""
+    else the calibration text. `variants` of each text are made for a classifier's teacher."""
 
     files: tuple[Path, ...] = ()
     own: bool = False
@@ -50,6 +51,7 @@ class Data(Strict):
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = 0
     drop_long: bool = False
+    variants: int = Field(default=0, ge=0, le=MOST_VARIANTS)
 
 
 class Merge(Strict):

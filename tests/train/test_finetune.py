@@ -120,6 +120,17 @@ def test_a_classifier_gets_its_head_and_figures(encoder: Path, tmp_path: Path) -
     assert lora.measurements["validation_accuracy"] == 1
 
 
+def test_texts_without_a_label_are_left_to_a_teacher(encoder: Path, tmp_path: Path) -> None:
+    rows = {"train": class_rows(8), "unlabelled": [{"text": "cold lamp"}, {"text": "warm fan"}]}
+    data = write_data(tmp_path / "d", **rows)
+    made = tune(encoder, data, tmp_path / "w", method="full", max_steps=1)
+    assert made.measurements["train_examples"] == 8
+    told = [one for one in made.measurements["warnings"] if "without a label" in one]
+    assert told == [
+        "2 texts without a label are left out: a teacher can judge them (edgeforge distill)"
+    ]
+
+
 def test_divergence_ends_the_run_and_keeps_the_last_good_checkpoint(
     base: Path, data: Path, tmp_path: Path
 ) -> None:

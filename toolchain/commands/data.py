@@ -16,6 +16,7 @@ EXAMPLES = (
     "edgeforge data prepare chats.jsonl --model demo --max-tokens 256 --out data",
     "edgeforge data prepare reviews.csv --map text=review --map label=rating --out data",
     "edgeforge data prepare big.parquet --split 0.9,0.05,0.05 --seed 7 --dry-run --out data",
+    "edgeforge data prepare reviews.csv more-texts.jsonl --variants 6 --out data",
     "edgeforge data sample --format qa --count 100 --out qa.csv",
 )
 
@@ -66,6 +67,14 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     option("--model", metavar="PATH_OR_HUB_ID", help="whose tokenizer measures the rows")
     option("--max-tokens", type=int, metavar="N", help="context (default: the model's)")
     option("--drop-long", action="store_true", help="leave out rows whose answer does not fit")
+    option(
+        "--variants",
+        type=int,
+        default=0,
+        metavar="N",
+        help="classification: make N texts of each training text's own words, without a label, for "
+        "the teacher of a distillation (default: 0)",
+    )
     option("--cache", type=Path, metavar="DIR", help="Arrow tables (default: that of `datasets`)")
     add_options(parser, "trust_remote_code", "json", "dry_run")
 
@@ -101,6 +110,7 @@ def _prepare(args: argparse.Namespace) -> int:
         model=locate(args.model) if args.model else None,
         max_tokens=args.max_tokens,
         drop_long=args.drop_long,
+        variants=args.variants,
         cache=args.cache,
         trust_remote_code=args.trust_remote_code,
     )
@@ -129,6 +139,11 @@ def _summary(report: Mapping[str, Any]) -> list[str]:
         tokens = split["tokens"]
         lengths = f"; tokens {_lengths(tokens)}, {split['truncated']} truncated" if tokens else ""
         lines.append(f"{name:<11}{split['rows']:>8} ({split['share']:.1%}): {spoken}{lengths}")
+    if report["rows_unlabelled"] or report["rows_variants"]:
+        lines.append(
+            f"without label, for a teacher: {report['rows_unlabelled']} texts, "
+            f"{report['rows_variants']} variants of training texts"
+        )
     return [*lines, *label_lines(report["labels"] or {})]
 
 

@@ -152,6 +152,7 @@ def _print_outline(args: argparse.Namespace, student: Artifact, config: Config) 
             config.data.path,
             config.training,
             Path(folder),
+            taught=True,
             teacher_bytes=purpose(student, config).teacher_bytes,
             trust_remote_code=config.trust_remote_code,
         )

@@ -16,12 +16,15 @@ from common.files import file_in_the_making, read_json, write_json
 from common.progress import progress_bar
 from toolchain.data.prepare.encode import Encoded, TooLong, pack
 from toolchain.train.examples import (
+    UNLABELLED_FILE,
     Classified,
+    Row,
     causal_encoder,
     class_encoder,
     kind_of,
     labels_of,
     read_rows,
+    split_rows,
 )
 from toolchain.train.job import TRAIN_FILE, VALIDATION_FILE, Kind
 from toolchain.train.settings import Finetune
@@ -46,13 +49,15 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the encoded data are. `labels` are the classes, none for a language model."""
+    """What the encoded data are. `labels` are the classes, none for a language model; `left_out`
+    texts without a label are not trained on."""
 
     kind: Kind
     labels: tuple[str, ...]
     max_tokens: int
     train: SplitFacts
     validation: SplitFacts
+    left_out: int = 0
 
 
 def data_kind(data: Path) -> Kind:
@@ -69,10 +74,16 @@ def data_kind(data: Path) -> Kind:
 
 
 def encode_data(
-    data: Path, folder: Path, tokenizer: Any, settings: Finetune, max_tokens: int
+    data: Path,
+    folder: Path,
+    tokenizer: Any,
+    settings: Finetune,
+    max_tokens: int,
+    *,
+    unlabelled: bool = False,
 ) -> DataFacts:
-    """Write both splits into `folder`, or take what is there. Raises `UserError` listing faulty
-    rows; then no split is left half-written."""
+    """Write both splits into `folder`, or take what is there; train has a classifier's `unlabelled`
+    texts too. Raises `UserError` listing faulty rows; then no split is left half-written."""
     if (folder / _FACTS).is_file():
         return _facts(read_json(folder / _FACTS))
     kind = data_kind(data)
@@ -85,8 +96,8 @@ def encode_data(
     )
     facts = {}
     for name, file in (("train", TRAIN_FILE), ("validation", VALIDATION_FILE)):
-        source = data / f"{name}.jsonl"
-        examples = _encoded(source, encoder, max_tokens) if source.is_file() else iter(())
+        given = split_rows(data, name, unlabelled=unlabelled)
+        examples = _encoded(name, given, encoder, max_tokens)
         room = max_tokens if settings.packing else None
         try:
             facts[name] = _write(examples, folder / file, kind, room)
@@ -97,9 +108,18 @@ def encode_data(
             ) from None
     if not facts["train"].learned:
         raise UserError("no token of the training rows would be learned", "check the rows")
-    found = DataFacts(kind, labels, max_tokens, facts["train"], facts["validation"])
+    left_out = 0 if unlabelled else _lines(data / UNLABELLED_FILE)
+    found = DataFacts(kind, labels, max_tokens, facts["train"], facts["validation"], left_out)
     write_json(folder / _FACTS, asdict(found))
     return found
+
+
+def _lines(path: Path) -> int:
+    """How many lines a file has, none where there is no file."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream)
 
 
 def _facts(stored: dict[str, Any]) -> DataFacts:
@@ -109,6 +129,7 @@ def _facts(stored: dict[str, Any]) -> DataFacts:
         stored["max_tokens"],
         SplitFacts(**stored["train"]),
         SplitFacts(**stored["validation"]),
+        stored.get("left_out", 0),
     )
 
 
@@ -126,12 +147,15 @@ def _require_usable(kind: Kind, data: Path, tokenizer: Any, settings: Finetune) 
 
 
 def _encoded(
-    path: Path, encoder: Callable[[str, Any], Any], max_tokens: int
+    name: str,
+    given: Iterator[tuple[str, Row]],
+    encoder: Callable[[str, Any], Any],
+    max_tokens: int,
 ) -> Iterator[Encoded | Classified]:
     faults: list[str] = []
     too_long = False
-    with progress_bar(f"encoding {path.stem}", unit="row") as bar:
-        for where, row in read_rows(path):
+    with progress_bar(f"encoding {name}", unit="row") as bar:
+        for where, row in given:
             bar.update(1)
             try:
                 yield encoder(where, row)
@@ -149,7 +173,7 @@ def _encoded(
                 f"raise max_tokens ({max_tokens}) where the model allows it, or leave such rows "
                 "out: edgeforge data prepare --model M --max-tokens N --drop-long"
             )
-        raise UserError(f"rows of {path.name} cannot be trained on", mend, details=faults)
+        raise UserError(f"rows of {name}.jsonl cannot be trained on", mend, details=faults)
 
 
 def _write(

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from toolchain.data.prepare.encode import Encoded, TooLong, encode_chat, encode_text
+from toolchain.data.prepare.encode import UNLABELLED, Encoded, TooLong, encode_chat, encode_text
+from toolchain.data.prepare.split import UNLABELLED as UNLABELLED_SPLIT
 from toolchain.train.job import Kind
 
 Row = Mapping[str, Any]
+UNLABELLED_FILE = f"{UNLABELLED_SPLIT}.jsonl"
 _AGAIN = "prepare the data again: edgeforge data prepare FILE --out DIR"
 
 
 @dataclass(frozen=True)
 class Classified:
-    """A text for a classifier; `label` is the number of its class."""
+    """A text for a classifier; `label` is the number of its class, or `UNLABELLED`."""
 
     input_ids: list[int]
     token_type_ids: list[int] | None
@@ -84,26 +86,39 @@ def causal_encoder(
     return encode
 
 
+def split_rows(data: Path, name: str, *, unlabelled: bool) -> Iterator[tuple[str, Row]]:
+    """The rows of a split with their place, none where it is not there; after those of train, where
+    they count, a classifier's texts without a label (None)."""
+    if (path := data / f"{name}.jsonl").is_file():
+        yield from read_rows(path)
+    if unlabelled and name == "train" and (path := data / UNLABELLED_FILE).is_file():
+        yield from ((where, {**row, "label": None}) for where, row in read_rows(path))
+
+
 def class_encoder(
     tokenizer: Any, max_tokens: int, labels: tuple[str, ...]
 ) -> Callable[[str, Row], Classified]:
-    """A function of place and row. It raises `UserError` for a label that training never sees."""
+    """A function of place and row. It raises `UserError` for a label that training never sees; a
+    row whose label is None has none."""
     numbers = {label: number for number, label in enumerate(labels)}
 
     def encode(where: str, row: Row) -> Classified:
-        label = _label(where, row)
-        if label not in numbers:
-            raise UserError(
-                f"the label '{label}' is not in train (there: {', '.join(labels)})",
-                "add rows with it to train, or leave it out",
-            )
+        number = UNLABELLED
+        if row.get("label", "") is not None:
+            label = _label(where, row)
+            if label not in numbers:
+                raise UserError(
+                    f"the label '{label}' is not in train (there: {', '.join(labels)})",
+                    "add rows with it to train, or leave it out",
+                )
+            number = numbers[label]
         pair = row.get("text_pair")
         whole = tokenizer(row["text"], pair, truncation=False, verbose=False)["input_ids"]
         cut = tokenizer(row["text"], pair, truncation=True, max_length=max_tokens)
         return Classified(
             list(cut["input_ids"]),
             list(cut["token_type_ids"]) if "token_type_ids" in cut else None,
-            numbers[label],
+            number,
             truncated=len(whole) > max_tokens,
         )
 

@@ -31,6 +31,7 @@ from toolchain.compress.sparse.record import keep_zeros
 from toolchain.pipeline import STAGES_FOLDER, say_on_stderr
 from toolchain.stage import Input, StageConfig, resume_folder
 from toolchain.train import checkpoints, result
+from toolchain.train.examples import UNLABELLED_FILE
 from toolchain.train.job import JOB_FILE, Distillation, TrainJob, read_job
 from toolchain.train.launch import run_workers
 from toolchain.train.outline import Outline, outline
@@ -42,7 +43,7 @@ VERSION = 1
 TOOLS = ("accelerate", "bitsandbytes", "peft", "torch", "transformers")
 ADAPTER_FORMAT = "adapter"
 BOARD_FOLDER = "tensorboard"
-_SPLITS = ("train.jsonl", "validation.jsonl", "test.jsonl", "report.json")
+_SPLITS = ("train.jsonl", "validation.jsonl", "test.jsonl", UNLABELLED_FILE, "report.json")
 _RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 _GB = 1e9
 
@@ -137,6 +138,10 @@ def train(source: Artifact, config: Config, out_dir: Path, purpose: Purpose) -> 
             f"the result cannot be written to {out_dir}: {error.strerror or error}",
             "free some space; the same command takes the finished training up again",
         ) from None
+    warnings = [*plan.warnings]
+    if unlearned := result.unlearned(history):
+        warnings.append(unlearned)
+        say_on_stderr(f"warning: {unlearned}")
     full = settings.method == "full"
     made = artifacts.describe(
         out_dir,
@@ -149,6 +154,7 @@ def train(source: Artifact, config: Config, out_dir: Path, purpose: Purpose) -> 
             **(measurements(inspect(out_dir)) if full else {}),
             **_figures(plan, history, kept),
             **purpose.figures,
+            "warnings": warnings,
             "early_stopped": read_json(job.folder / DONE)["early_stopped"],
             "tensorboard": f"{BOARD_FOLDER}/{board_folder(out_dir).name}",
             "wall_sec": round(time.perf_counter() - start, 3),
@@ -191,6 +197,7 @@ def settle(
         config.data.path,
         settings,
         folder,
+        taught=purpose.distillation is not None,
         teacher_bytes=purpose.teacher_bytes,
         trust_remote_code=trust,
     )
@@ -310,7 +317,6 @@ def _figures(plan: Outline, history: result.History, kept: int) -> dict[str, Any
         },
         "validation_accuracy": at_kept.get("eval_accuracy"),
         "validation_macro_f1": at_kept.get("eval_macro_f1"),
-        "warnings": list(plan.warnings),
     }
 
 

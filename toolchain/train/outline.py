@@ -80,11 +80,13 @@ def outline(
     settings: Finetune,
     folder: Path,
     *,
+    taught: bool = False,
     teacher_bytes: int = 0,
     trust_remote_code: bool,
 ) -> Outline:
-    """Settle a run on the prepared `data`; the encoded rows are left in `folder`. A process holds a
-    teacher of `teacher_bytes` too. Raises `UserError` for faulty rows, layers that are not there,
+    """Settle a run on the prepared `data`; the encoded rows are left in `folder`. One that is
+    `taught` learns from texts without a label too; its teacher takes `teacher_bytes` of a process.
+    Raises `UserError` for faulty rows, layers that are not there,
     and too little memory."""
     from toolchain.hf import load_tokenizer
     from toolchain.train.network import computes_in_bf16, empty_network, quiet_libraries
@@ -98,7 +100,7 @@ def outline(
     _require_packable(network, settings)
     tokenizer = load_tokenizer(source.path, trust_remote_code=trust_remote_code)
     limit = max_tokens_of(source.path, tokenizer, settings)
-    found = encode_data(data, folder, tokenizer, settings, limit)
+    found = encode_data(data, folder, tokenizer, settings, limit, unlabelled=taught)
     points = plan_points(found.train.rows, settings, validates=found.validation.rows > 0)
     memory = estimate_memory(
         network,
@@ -159,6 +161,11 @@ def _warnings(source: Artifact, found: DataFacts, settings: Finetune) -> list[st
         warnings.append(
             f"{found.train.truncated} of {found.train.examples} training rows are longer than "
             f"{found.max_tokens} tokens and are cut (max_tokens)"
+        )
+    if found.left_out:
+        warnings.append(
+            f"{found.left_out} texts without a label are left out: a teacher can judge them "
+            "(edgeforge distill)"
         )
     if not found.validation.rows:
         told = "no validation rows: the result is that of the last step"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from statistics import fmean
 
 from common.files import read_json, write_json, write_text
 from toolchain.artifact import Artifact
@@ -35,6 +36,7 @@ _BESIDE_ADAPTER = (
 )  # fmt: skip
 _TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _SHARD_SIZE = "5GB"
+_STEPS_THAT_TELL = 50
 
 History = Sequence[Mapping[str, float]]
 
@@ -49,6 +51,22 @@ def best_step(history: History) -> int | None:
     validated = [entry for entry in history if "eval_loss" in entry]
     best = min(validated, key=lambda entry: entry["eval_loss"], default=None)
     return None if best is None else int(best["step"])
+
+
+def unlearned(history: History) -> str | None:
+    """A warning where the training loss did not fall from the first tenth of the steps to the last;
+    too few steps tell nothing."""
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    part = len(losses) // 10
+    if len(losses) < _STEPS_THAT_TELL:
+        return None
+    first, last = fmean(losses[:part]), fmean(losses[-part:])
+    if last < first:
+        return None
+    return (
+        f"the training loss has not fallen ({first:.4f} in the first tenth of the steps, "
+        f"{last:.4f} in the last): try a lower learning_rate"
+    )
 
 
 def write_adapter(

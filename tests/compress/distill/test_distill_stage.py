@@ -84,6 +84,22 @@ def test_a_classifier_learns_from_a_classifier(tmp_path: Path) -> None:
     assert json.loads(made.file("config.json").read_text())["id2label"] == {"0": "off", "1": "on"}
 
 
+def test_a_classifier_learns_from_texts_without_a_label(tmp_path: Path) -> None:
+    """Two rows have labels, and they are wrong: what the student knows it has of the others."""
+    rows = [{"text": text, "label": label} for text, label in ROWS]
+    wrong = [
+        {**row, "label": {"on": "off", "off": "on"}[row["label"]]}
+        for row in (rows[0], next(row for row in rows if row["label"] != rows[0]["label"]))
+    ]
+    texts = [{"text": row["text"]} for row in rows]
+    data = write_data(tmp_path / "d", train=wrong, validation=rows, unlabelled=texts)
+    teacher = trained_classifier(tiny_bert(tmp_path / "large", labels=("on", "off")))
+    small = tiny_bert(tmp_path / "small", task="embedding", hidden=32, layers=1, ffn=64, seed=5)
+    made = distil(small, teacher, data, tmp_path / "w", alpha=0.1, epochs=20, batch_size=12)
+    assert made.measurements["validation_accuracy"] == 1
+    assert made.measurements["train_examples"] == len(texts) + 2
+
+
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_a_teacher_in_few_bits(
     quantization: str, student: Path, teacher: Path, texts: Path, tmp_path: Path

@@ -256,13 +256,20 @@ def test_a_classifier_is_taught_by_all_its_classes(tmp_path: Path) -> None:
     labels = ("cold", "warm")
     teacher = tiny_bert(tmp_path / "teacher", labels=labels[::-1])  # its head has another order
     student = tiny_bert(tmp_path / "student", labels=labels, layers=1, seed=3)
-    data = write_data(tmp_path / "d", train=class_rows(12), validation=class_rows(4))
+    texts = [{"text": row["text"]} for row in class_rows(5)]
+    rows = {"train": class_rows(12), "validation": class_rows(4), "unlabelled": texts}
+    data = write_data(tmp_path / "d", **rows)
     made = _write(teacher, data, tmp_path / "cache", temperatures=(2.0,))
     assert made is not None and made.facts.top_k == 2
+    assert made.facts.splits["train"].rows == 17
     source, config = _from_cache(student, tmp_path / "cache", teacher, data)
     cached = run_stage(stage, source, config, Workspace(tmp_path / "c"), lambda _line: None)
     live = distil(student, teacher, data, tmp_path / "l")
     _same_losses(cached, live)
+    (data / "unlabelled.jsonl").unlink()
+    source, config = _from_cache(student, tmp_path / "cache", teacher, data)
+    with pytest.raises(UserError, match="of another data set"):
+        run_stage(stage, source, config, Workspace(tmp_path / "o"), lambda _line: None)
 
 
 def test_settings_that_cannot_go_together() -> None:

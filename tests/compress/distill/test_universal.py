@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 from distillations import distil
-from tiny_models import tiny_llama
-from train_runs import chat_rows, log_of, write_data
+from tiny_models import tiny_bert, tiny_llama
+from train_runs import chat_rows, class_rows, log_of, write_data
 
 from common.errors import UserError
 from toolchain.compress.distill.losses import Unaligned, distillation_loss
 from toolchain.compress.distill.settings import Distill
 from toolchain.compress.distill.universal.align import aligned, borders, message_borders
 from toolchain.compress.distill.universal.distance import sorted_distance
+from toolchain.compress.distill.universal.rows import write_rows
+from toolchain.hf import load_tokenizer
+from toolchain.train.encoded import encode_data
+from toolchain.train.settings import Finetune
 
 
 def _reference(student: np.ndarray, teacher: np.ndarray, temperature: float) -> np.ndarray:
@@ -112,11 +116,6 @@ def test_rows_of_the_teacher_are_where_the_student_reads_the_same(
     both have a token border."""
     from datasets import Dataset
 
-    from toolchain.compress.distill.universal.rows import write_rows
-    from toolchain.hf import load_tokenizer
-    from toolchain.train.encoded import encode_data
-    from toolchain.train.settings import Finetune
-
     data = write_data(tmp_path / "d", train=chat_rows(6), validation=chat_rows(2))
     other = tiny_llama(tmp_path / "other", hidden=32, ffn=32, vocab=270)
     own, theirs = load_tokenizer(student), load_tokenizer(other)
@@ -130,3 +129,12 @@ def test_rows_of_the_teacher_are_where_the_student_reads_the_same(
         assert all(t in (-1, p - 1) for p, t in zip(places, taught["index"], strict=True))
     places, compared = write_rows(data, tmp_path, "causal", (own, theirs), 256)
     assert places == learned and 0.3 * learned < compared <= learned
+
+
+def test_a_classifier_s_texts_without_a_label_are_compared_too(tmp_path: Path) -> None:
+    rows = {"train": class_rows(6), "validation": class_rows(2), "unlabelled": [{"text": "cold"}]}
+    data = write_data(tmp_path / "d", **rows)
+    tokenizer = load_tokenizer(tiny_bert(tmp_path / "bert"))
+    facts = encode_data(data, tmp_path, tokenizer, Finetune(), 64, unlabelled=True)
+    assert facts.train.rows == 7
+    assert write_rows(data, tmp_path, "classification", (tokenizer, tokenizer), 64) == (9, 9)

@@ -128,8 +128,8 @@ def test_duplicates_and_contradictions(tmp_path: Path) -> None:
     rows += [{"text": "text 2", "text_pair": "a pair", "label": 1}]
     rows += [{"text": "", "label": 1}, {"text": "no label", "label": None}]
     report = prepare(settings(write(tmp_path / "a.jsonl", rows)))
-    counts = [report[f"rows_{k}"] for k in ("kept", "duplicate", "conflicting", "empty")]
-    assert counts == [11, 1, 1, 2]
+    names = ("kept", "duplicate", "conflicting", "empty", "unlabelled")
+    assert [report[f"rows_{name}"] for name in names] == [11, 1, 1, 1, 1]
     assert report["conflicts"] == ["a.jsonl line 12: '0' here, '1' before"]
     kept = [row for s in report["splits"] for row in rows_of(tmp_path / "out", s)]
     assert [row["label"] for row in kept if row["text"].lower() == "text 1"] == ["1"]

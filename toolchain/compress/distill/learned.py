@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolchain.data.prepare.encode import IGNORED, UNLABELLED
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Learned:
     """The N learned places in row-major order: `positions` [N] in the logits as [B·T, V] (or rows
-    of [B, C] for a classifier), `labels` [N]."""
+    of [B, C] for a classifier), `labels` [N] (`IGNORED`: only the teacher knows)."""
 
     positions: Tensor
     labels: Tensor
@@ -24,8 +26,9 @@ def learned(batch: dict[str, Any], kind: Kind) -> Learned:
     """The places whose label is no padding: tokens that predict the next one, or rows."""
     labels = batch["labels"]
     if kind == "classification":
-        positions = (labels >= 0).nonzero()[:, 0]
-        return Learned(positions, labels[positions])
+        positions = (labels != IGNORED).nonzero()[:, 0]
+        own = labels[positions]
+        return Learned(positions, own.masked_fill(own == UNLABELLED, IGNORED))
     rows, columns = (labels[:, 1:] >= 0).nonzero(as_tuple=True)
     return Learned(rows * labels.shape[1] + columns, labels[rows, columns + 1])
 

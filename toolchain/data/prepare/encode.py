@@ -18,6 +18,7 @@ from toolchain.data.chat import render_with_tokenizer
 from toolchain.hf import token_ids
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
+UNLABELLED = -1  # that of a classifier's text for which only its teacher knows a label
 _MERGED_TOKENS = 2  # a prompt's last tokens may merge with the answer's first characters
 
 

@@ -27,12 +27,13 @@ class Form:
 @dataclass(frozen=True)
 class Example:
     """One row as it is written: a conversation, or a text, which may have a second one beside it
-    and a label."""
+    and a label. `unlabelled`: a classifier's teacher is to say which."""
 
     messages: tuple[Message, ...] | None = None
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
+    unlabelled: bool = False
 
     def record(self) -> dict[str, Any]:
         """The row of the output file."""
@@ -157,9 +158,11 @@ def _classification(row: Mapping[str, Any]) -> Example | None:
     except ValueError as error:
         raise RowFault(f"'label': {error}") from None
     text, pair = _text(row, "text"), _text(row, "text_pair")
-    if label is None or not text.strip():
+    if not text.strip():
         return None
     pair_or_none = pair if pair.strip() else None
+    if label is None:
+        return Example(text=text, text_pair=pair_or_none, unlabelled=True)
     return Example(text=text, text_pair=pair_or_none, label=_encodable("label", label))
 
 

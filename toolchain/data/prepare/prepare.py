@@ -1,15 +1,17 @@
-"""Data files → `train.jsonl`, `validation.jsonl`, `test.jsonl` and a report, all or nothing.
+"""Data files → `train.jsonl`, `validation.jsonl`, `test.jsonl` and a report, all or nothing; beside
+them `unlabelled.jsonl` where a classifier's teacher has texts to judge.
 
     prepare(Settings(inputs=(Path("faq.csv"),), out=Path("data")))
 
 One pass over the rows: check, drop what is empty or was there before, choose the split, measure,
-write. What was seen is kept as digests in a temporary database on disk, so memory does not grow
-with the file.
+write. What has no label comes after all that has, in a second look at the files. What was seen is
+kept as digests in a temporary database on disk, so memory does not grow with the file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,20 +33,22 @@ from toolchain.data.prepare.labels import require_every_split, require_labels, s
 from toolchain.data.prepare.measure import Measure, load_measure
 from toolchain.data.prepare.readers import read_rows, require_readable
 from toolchain.data.prepare.seen import first_seen
-from toolchain.data.prepare.split import SPLITS, Assigner, fill_empty
+from toolchain.data.prepare.split import SPLITS, UNLABELLED, Assigner, fill_empty
 from toolchain.data.prepare.tally import Tally, markdown
 from toolchain.data.prepare.text_identity import digest, language
+from toolchain.data.prepare.variants import MOST_VARIANTS, variants
 
 KIND = "edgeforge training data"
 REPORT = "report.json"
-_OWN_FILES = {REPORT, "report.md", *(f"{name}.jsonl" for name in SPLITS)}
+_OWN_FILES = {REPORT, "report.md", *(f"{name}.jsonl" for name in (*SPLITS, UNLABELLED))}
 _MOST_FAULTS = 20
 
 
 @dataclass(frozen=True)
 class Settings:
     """What to prepare, and how. `form`: a format's name, or `None` to see it from the columns;
-    `mapping`: the format's column → the file's; `model`: whose tokenizer measures the rows."""
+    `mapping`: the format's column → the file's; `model`: whose tokenizer measures the rows;
+    `variants`: texts to make of each training text that has a label."""
 
     inputs: tuple[Path, ...]
     out: Path
@@ -55,6 +59,7 @@ class Settings:
     model: Path | None = None
     max_tokens: int | None = None
     drop_long: bool = False
+    variants: int = 0
     cache: Path | None = None
     trust_remote_code: bool = False
 
@@ -66,6 +71,10 @@ def prepare(settings: Settings, *, dry_run: bool = False) -> dict[str, Any]:
     """
     for path in settings.inputs:
         require_readable(path)
+    if not 0 <= settings.variants <= MOST_VARIANTS:
+        raise UserError(
+            f"{settings.variants} variants of a text", f"give a number from 0 to {MOST_VARIANTS}"
+        )
     _require_own_folder(settings)
     measure = load_measure(settings.model, settings.max_tokens, settings.trust_remote_code)
     if dry_run:
@@ -88,6 +97,10 @@ def _all_splits(settings: Settings, measure: Measure | None, folder: Path | None
     a label."""
     assigner = Assigner(settings.ratios, settings.seed)
     tally = _Pass(settings, assigner, measure, folder).run()
+    if not tally.kept and tally.unlabelled:
+        raise UserError(
+            "no row has a label", "label some rows; or prepare them as plain text: --format text"
+        )
     if not tally.kept:
         raise UserError(
             f"no row is left of {tally.rows}: {tally.empty} empty, {tally.duplicates} duplicates, "
@@ -144,12 +157,15 @@ class _Pass:
             outputs = {name: stack.enter_context(f) for name, f in self._outputs()}
             self.seen = stack.enter_context(first_seen())
             bar = stack.enter_context(progress_bar("data", unit="row"))
+            self.forms = {path: self._form_of(path) for path in self.settings.inputs}
+            self.labels = self._have_labels()
             for path in self.settings.inputs:
                 for where, example in self._examples(path):
                     bar.update(1)
                     self._place(where, example, outputs)
-        self._raise_faults()
-        self._require_one_task()
+            self._raise_faults()
+            if self.labels and (self.tally.unlabelled or self.settings.variants):
+                self._write_unlabelled(stack)
         return self.tally
 
     def _outputs(self) -> Iterator[tuple[str, IO[str]]]:
@@ -161,26 +177,68 @@ class _Pass:
                 yield name, path.open("w", encoding="utf-8", newline="\n")
 
     def _examples(self, path: Path) -> Iterator[tuple[str, Example]]:
-        """The examples of a file; empty rows are counted, faulty ones noted."""
-        form: Form | None = None
+        """The examples of a file that are for a split; others are counted, faulty rows noted."""
         rows = 0
-        streaming = self.folder is None
-        for where, row in read_rows(path, cache=self.settings.cache, streaming=streaming):
+        for where, example in self._rows(path):
             rows += 1
-            form = form or self._form(path, row)
+            if isinstance(example, RowFault):
+                self._note(f"{where}: {example}")
+            elif example is None:
+                self.tally.empty += 1
+            elif example.unlabelled:
+                self.tally.unlabelled += 1
+            else:
+                yield where, example
+        self.tally.rows += rows
+        self.tally.files.append({"name": path.name, "format": self.forms[path].name, "rows": rows})
+
+    def _rows(self, path: Path) -> Iterator[tuple[str, Example | RowFault | None]]:
+        """What each row of a file is; None for an empty one."""
+        form, streaming = self.forms[path], self.folder is None
+        for where, row in read_rows(path, cache=self.settings.cache, streaming=streaming):
             try:
                 example = form.build(values(form, row, self.settings.mapping))
             except RowFault as fault:
-                self._note(f"{where}: {fault}")
+                yield where, fault
                 continue
-            if example is None:
-                self.tally.empty += 1
-            else:
-                yield where, example
-        if form is None:
+            if example and self.labels and form.name == "text":
+                example = dataclasses.replace(example, unlabelled=True)
+            yield where, example
+
+    def _form_of(self, path: Path) -> Form:
+        streaming = self.folder is None
+        first = next(read_rows(path, cache=self.settings.cache, streaming=streaming), None)
+        if first is None:
             raise UserError(f"{path} has no rows", "give a file with rows in it")
-        self.tally.rows += rows
-        self.tally.files.append({"name": path.name, "format": form.name, "rows": rows})
+        return self._form(path, first[1])
+
+    def _write_unlabelled(self, stack: contextlib.ExitStack) -> None:
+        """What has no label: texts that came so, and variants of training texts; none of them
+        stands in a split or came before."""
+        output = None
+        if self.folder is not None:
+            path = self.folder / f"{UNLABELLED}.jsonl"
+            output = stack.enter_context(path.open("w", encoding="utf-8", newline="\n"))
+        self.tally.unlabelled = 0  # of them only new ones count
+        for path in self.settings.inputs:
+            for _, example in self._rows(path):
+                if not isinstance(example, Example):
+                    continue
+                for one in self._without_label(example):
+                    if self.seen(digest(one.parts()), "") is not None:
+                        self.tally.duplicates += one is example
+                        continue
+                    self.tally.unlabelled += one is example
+                    self.tally.variants += one is not example
+                    if output:
+                        output.write(json.dumps(one.record(), ensure_ascii=False) + "\n")
+
+    def _without_label(self, example: Example) -> Iterator[Example]:
+        if example.unlabelled:
+            yield example
+        elif self.assigner.split_of(digest([example.prompt()])) == SPLITS[0]:
+            for text in variants(example.prompt(), self.settings.variants, self.settings.seed):
+                yield dataclasses.replace(example, text=text, label=None, unlabelled=True)
 
     def _form(self, path: Path, row: Mapping[str, Any]) -> Form:
         try:
@@ -228,13 +286,22 @@ class _Pass:
             self.tally.conflicts.append(f"{Path(where).name}: '{label}' here, '{first}' before")
         return True
 
-    def _require_one_task(self) -> None:
-        forms = dict.fromkeys(entry["format"] for entry in self.tally.files)
-        if len(forms) > 1 and "classification" in forms:
+    def _have_labels(self) -> bool:
+        """Whether the rows are for a classifier. Raises `UserError` when the files do not go
+        together."""
+        names = {form.name for form in self.forms.values()}
+        labels = "classification" in names
+        if labels and not names <= {"classification", "text"}:
             raise UserError(
-                f"the files are of different tasks: {', '.join(forms)}",
-                "prepare labels and texts to go on with apart, each with its own --out",
+                f"the files are of different tasks: {', '.join(sorted(names))}",
+                "prepare labels and conversations apart, each with its own --out",
             )
+        if self.settings.variants and not labels:
+            raise UserError(
+                "variants are made for a classifier, and the rows have no labels",
+                "leave them out, or give rows with text and label",
+            )
+        return labels
 
     def _note(self, fault: str) -> None:
         self.faults.append(fault)

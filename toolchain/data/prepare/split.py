@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from common.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+# Beside them, where there are any: a classifier's texts without a label, for its teacher to judge.
+UNLABELLED = "unlabelled"
 _SCALE = float(1 << 64)
 
 

@@ -1,6 +1,6 @@
 """Stage `prepare`: a recipe's data files become splits, and the texts that measure the result.
 
-train.jsonl  validation.jsonl  test.jsonl  report.json  report.md
+train.jsonl  validation.jsonl  test.jsonl  unlabelled.jsonl  report.json  report.md
 calibration.jsonl   rows of train, for the importance matrix and the like
 evaluation.jsonl    rows held out (of test, else of validation), for perplexity and KLD
 task.jsonl          the same rows as prompts with their right answers, where there are any
@@ -22,7 +22,7 @@ from common.files import read_json, sha256_file, sha256_json, write_text
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.data.prepare.prepare import KIND, REPORT, Settings, prepare
-from toolchain.data.prepare.split import SPLITS
+from toolchain.data.prepare.split import SPLITS, UNLABELLED
 from toolchain.stage import Input, StageConfig
 
 NAME = "prepare"
@@ -38,6 +38,8 @@ _MEASURED = (
     "rows_duplicate",
     "rows_conflicting",
     "rows_dropped_long",
+    "rows_unlabelled",
+    "rows_variants",
     "labels",
     "splits",
 )
@@ -53,6 +55,7 @@ class Config(StageConfig):
     seed: int = 0
     max_tokens: int | None = None
     drop_long: bool = False
+    variants: int = 0
     trust_remote_code: bool = False
 
 
@@ -105,12 +108,14 @@ def _settings(source: Artifact, config: Config, out_dir: Path) -> Settings:
         model=source.path,
         max_tokens=config.max_tokens,
         drop_long=config.drop_long,
+        variants=config.variants,
         trust_remote_code=config.trust_remote_code,
     )
 
 
 def _splits(folder: Path) -> list[str]:
-    return [name for name in SPLITS if (folder / f"{name}.jsonl").is_file()]
+    names = (*SPLITS, UNLABELLED)
+    return [name for name in names if (folder / f"{name}.jsonl").is_file()]
 
 
 def _write_texts(folder: Path) -> None:

@@ -43,7 +43,8 @@ class SplitTally:
 @dataclass
 class Tally:
     """One pass over all files. `files`: name, format and rows of each; `conflicts`: the first few
-    rows whose text came before with another label."""
+    rows whose text came before with another label. `unlabelled` texts have no label, `variants`
+    were made of training texts; neither is of a split."""
 
     files: list[dict[str, Any]] = field(default_factory=list)
     rows: int = 0
@@ -52,6 +53,8 @@ class Tally:
     conflicting: int = 0
     conflicts: list[str] = field(default_factory=list)
     dropped_long: int = 0
+    unlabelled: int = 0
+    variants: int = 0
     splits: dict[str, SplitTally] = field(
         default_factory=lambda: {name: SplitTally() for name in SPLITS}
     )
@@ -78,6 +81,8 @@ class Tally:
             "rows_duplicate": self.duplicates,
             "rows_conflicting": self.conflicting,
             "rows_dropped_long": self.dropped_long,
+            "rows_unlabelled": self.unlabelled,
+            "rows_variants": self.variants,
             "conflicts": self.conflicts,
             "labels": self.labels(ratios) or None,
             "splits": {
@@ -149,6 +154,8 @@ _COUNTS = (
     "rows_duplicate",
     "rows_conflicting",
     "rows_dropped_long",
+    "rows_unlabelled",
+    "rows_variants",
 )
 
 

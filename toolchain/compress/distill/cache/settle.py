@@ -17,6 +17,7 @@ from toolchain.compress.distill.cache.settings import TeacherCache
 from toolchain.compress.distill.cache.write import FILES
 from toolchain.compress.distill.settings import Distill
 from toolchain.train.encoded import DataFacts, SplitFacts
+from toolchain.train.examples import UNLABELLED_FILE
 
 
 def vocabulary_digest(tokenizer: Any) -> str:
@@ -57,7 +58,7 @@ def settle(
     vocabulary = vocabulary_digest(tokenizer)
     rows = folder / _rows_name(data, vocabulary, tokenizer.chat_template, settings, limit, part)
     rows.mkdir(parents=True, exist_ok=True)
-    found = encode_data(data, rows, tokenizer, wanted, limit)
+    found = encode_data(data, rows, tokenizer, wanted, limit, unlabelled=True)
     vocab = len(labels) or _shared_vocab(student, teacher.path)
     facts = Facts(
         teacher=teacher.digest,
@@ -102,7 +103,7 @@ def _rows_name(
 ) -> str:
     """Encoded rows are taken up again for the same inputs alone; machines that share the folder
     have their own."""
-    files = [data / f"{split}.jsonl" for split in SPLITS]
+    files = [*(data / f"{split}.jsonl" for split in SPLITS), data / UNLABELLED_FILE]
     inputs = [
         *(sha256_file(path) for path in files if path.is_file()),
         *(vocabulary, template, settings.packing, settings.loss_on, limit),

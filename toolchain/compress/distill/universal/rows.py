@@ -17,7 +17,7 @@ from common.errors import UserError
 from toolchain.compress.distill.universal.align import aligned, message_borders
 from toolchain.data.prepare.encode import IGNORED, render
 from toolchain.train.batches import Rows
-from toolchain.train.examples import read_rows
+from toolchain.train.examples import Row, split_rows
 from toolchain.train.job import TRAIN_FILE, VALIDATION_FILE, Kind
 
 BESIDE = "teacher-"
@@ -38,9 +38,9 @@ def write_rows(
             )
     places = compared = 0
     for split, file in (("train", TRAIN_FILE), ("validation", VALIDATION_FILE)):
-        path = data / f"{split}.jsonl"
         own = Rows(folder / file, kind, 0)
-        made = _rows(path, own, kind, tokenizers, most_tokens) if path.is_file() else iter(())
+        given = split_rows(data, split, unlabelled=True)
+        made = _rows(given, own, kind, tokenizers, most_tokens)
         counts = _write(made, folder / f"{BESIDE}{file}")
         places, compared = places + counts[0], compared + counts[1]
     if not compared:
@@ -52,12 +52,16 @@ def write_rows(
 
 
 def _rows(
-    path: Path, own: Rows, kind: Kind, tokenizers: tuple[Any, Any], most_tokens: int
+    given: Iterator[tuple[str, Row]],
+    own: Rows,
+    kind: Kind,
+    tokenizers: tuple[Any, Any],
+    most_tokens: int,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each of `own`, which were made of the same file in the same order."""
+    """A row for each of `own`, which were made of the same rows in the same order."""
     number = 0
     student, teacher = tokenizers
-    for _, row in read_rows(path):
+    for where, row in given:
         if kind == "classification":
             ids = teacher(row["text"], row.get("text_pair"), truncation=True,
                           max_length=most_tokens)["input_ids"]  # fmt: skip
@@ -70,7 +74,7 @@ def _rows(
         number += 1
         labels = stored["labels"]
         if mine[0][: len(labels)] != stored["input_ids"]:
-            raise UserError(f"row {number} of {path.name} was encoded differently", "run it again")
+            raise UserError(f"{where} was encoded differently", "run it again")
         places = [i for i in range(1, len(labels)) if labels[i] != IGNORED]
         ids, theirs = _spans(teacher, row)
         ids = ids[:most_tokens]
