@@ -127,7 +127,7 @@ def test_texts_without_a_label_are_left_to_a_teacher(encoder: Path, tmp_path: Pa
     assert made.measurements["train_examples"] == 8
     told = [one for one in made.measurements["warnings"] if "without a label" in one]
     assert told == [
-        "2 texts without a label are left out: a teacher can judge them (edgeforge distill)"
+        "2 texts without a label are left out here: a teacher can judge them (edgeforge distill)"
     ]
 
 

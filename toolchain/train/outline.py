@@ -164,7 +164,7 @@ def _warnings(source: Artifact, found: DataFacts, settings: Finetune) -> list[st
         )
     if found.left_out:
         warnings.append(
-            f"{found.left_out} texts without a label are left out: a teacher can judge them "
+            f"{found.left_out} texts without a label are left out here: a teacher can judge them "
             "(edgeforge distill)"
         )
     if not found.validation.rows:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from distillations import TEXTS
-from tiny_models import tiny_llama
+from tiny_models import tiny_bert, tiny_llama
 
 from common.errors import UserError
 from toolchain.artifact import Artifact
@@ -55,6 +55,28 @@ def test_a_fresh_student_learns_from_a_cache_that_serves_again(
     again = _run(_request(fresh.path, tmp_path / "b", named))[-1]
     assert again.files["model.safetensors"] == taught.files["model.safetensors"]
     assert again.measurements["teacher_parameters"] == facts["teacher_parameters"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_variants_are_for_the_teacher_alone(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    labelled = [{"text": f"{text} {n}", "label": n % 2} for n, text in enumerate(4 * TEXTS)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    few = "max_steps: 2, batch_size: 4"
+    recipe = f"""\
+stages: [finetune, distill]
+data: {{files: [{rows}], variants: 4}}
+finetune: {{method: full, {few}}}
+distill: {{student: {{ratio: 0.5}}, cache: true, {few}}}
+"""
+    model = tiny_bert(tmp_path / "bert", hidden=64, layers=4, ffn=256)
+    data, tuned, _, cache, taught = _run(_request(model, tmp_path / "r", recipe))
+    given, made = data.measurements["rows_kept"], data.measurements["rows_variants"]
+    assert made > 2 * given
+    kept = data.measurements["splits"]["train"]["rows"]
+    assert tuned.measurements["train_examples"] == kept
+    assert taught.measurements["train_examples"] == kept + made
+    assert cache.measurements["places"] >= kept + made
 
 
 def test_sizes_are_planned_as_the_student_s(teacher: Path, tmp_path: Path) -> None:
