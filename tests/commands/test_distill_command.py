@@ -63,3 +63,20 @@ def test_bad_input(
     said = capsys.readouterr()
     assert told in said.err and "Traceback" not in said.err
     assert not list(tmp_path.rglob("model.safetensors"))
+
+
+def test_a_fresh_student_is_cut_by_what_matters_in_the_data(
+    pair: tuple[str, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text("".join(json.dumps(row) + "\n" for row in chat_rows(60)))
+    words = ["--model", pair[0], "--student", "ratio=0.5,calibration_tokens=512"]
+    out = tmp_path / "b"
+    assert (
+        main(["distill", *words, "--data", str(chats), "--max-steps", "1", "--out", str(out)]) == 0
+    )
+    assert "learned from" in capsys.readouterr().out
+    (text,) = out.glob("*/.stages/text-*.txt")
+    told = text.read_text(encoding="utf-8")
+    rows = [row["messages"][1]["content"] for row in chat_rows(60)]
+    assert sum(answer in told for answer in rows) > 30  # those of train

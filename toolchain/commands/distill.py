@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from toolchain.artifact import Artifact
     from toolchain.compress.distill.settings import Distill
     from toolchain.compress.distill.stage import Config
+    from toolchain.compress.distill.student.settings import Student
     from toolchain.pipeline import Workspace
     from toolchain.stage import Input
 
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     with opened(args, ENDING) as (_, model, workspace):
         student, teacher = _pair(args, model, settings, workspace)
         data = prepared_data(args, student, workspace)
+        if settings.fresh is not None:
+            student = _fresh(args, student, data, settings.fresh, workspace)
         config = stage.Config(
             data=data,
             teacher=Input.of_artifact(teacher) if teacher else None,
@@ -73,7 +76,8 @@ def _pair(
     args: argparse.Namespace, model: Artifact, settings: Distill, workspace: Workspace
 ) -> tuple[Artifact, Artifact | None]:
     """Student and teacher: the model is the one that has no option of its own; with `exact` it
-    learns from itself. A cache may stand for a teacher that is not named."""
+    learns from itself, and a fresh student is the teacher until it is cut out. A cache may stand
+    for a teacher that is not named."""
     from common.errors import UserError
     from toolchain.checkpoint.intake import checkpoint_for_build
     from toolchain.checkpoint.locate import locate
@@ -84,8 +88,7 @@ def _pair(
         for name in (settings.teacher, settings.named_student)
     )
     if settings.fresh is not None:
-        teacher = teacher or model
-        return _fresh(args, teacher, settings, workspace), teacher
+        return teacher or model, teacher or model
     if teacher is None and student is None and not settings.exact:
         if settings.teacher_cache is not None:
             return model, None
@@ -97,18 +100,18 @@ def _pair(
 
 
 def _fresh(
-    args: argparse.Namespace, teacher: Artifact, settings: Distill, workspace: Workspace
+    args: argparse.Namespace, teacher: Artifact, data: Input, sizes: Student, workspace: Workspace
 ) -> Artifact:
-    """A student cut out of the teacher."""
+    """A student cut out of the teacher by what matters to it in the data."""
     from toolchain.chain import text_file
     from toolchain.compress.distill.student import stage
+    from toolchain.data.prepare.stage import CALIBRATION
     from toolchain.data.text import calibration_text
     from toolchain.pipeline import run_stage, say_on_stderr
 
-    assert settings.fresh is not None
     config = stage.Config(
-        text=text_file(calibration_text(teacher.path, None), workspace),
-        settings=settings.fresh,
+        text=text_file(calibration_text(teacher.path, data.path / CALIBRATION), workspace),
+        settings=sizes,
         trust_remote_code=args.trust_remote_code,
     )
     return run_stage(stage, teacher, config, workspace, say_on_stderr)
