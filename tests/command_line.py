@@ -65,7 +65,8 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Number of the process, and of its session."""
+        """Number of the process that was started, which watches the one that works, and of its
+        session."""
         assert self._process.pid is not None
         return self._process.pid
 
@@ -132,8 +133,8 @@ def _command(
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
     sys.argv = ["edgeforge", *words]
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT))]
-    from toolchain.cli import main
+    from toolchain.__main__ import main
 
     if before is not None:
         before()
-    sys.exit(main())
+    main()

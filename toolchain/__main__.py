@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_INTERRUPTED = 130
+_INTERRUPTED, _BAD_INPUT = 130, 2
 
 
 def main() -> None:
@@ -18,6 +18,10 @@ def main() -> None:
         from toolchain.watched import watched
     except KeyboardInterrupt:  # so early that nothing was begun
         sys.exit(_INTERRUPTED)
+    except (MemoryError, OSError) as lack:
+        print(f"error: edgeforge cannot start: {lack or 'memory ran out'}", file=sys.stderr)
+        print("hint: close other programs, or raise the limit (ulimit -v, -n)", file=sys.stderr)
+        sys.exit(_BAD_INPUT)
     sys.exit(watched(lambda: _told(run)))
 
 

@@ -4,7 +4,7 @@
 
 llama.cpp and onnxruntime end the whole process on some damaged files. This process has nothing of
 an engine in it: it waits, hands signals on, and says which file was open when the other one ended.
-Where there is no fork the command runs here.
+Where there is no fork, or no process or file more to be had, the command runs here.
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ def watched(run: Callable[[], int]) -> int:
     that process crashed."""
     if not hasattr(os, "fork") or not hasattr(signal, "sigwaitinfo"):
         return run()
-    board()
-    heard, told = os.pipe()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     watching = os.getpid()
-    worker = os.fork()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        board()
+        heard, told = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+        worker = os.fork()
+    except OSError:  # the command itself tells what it lacks
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return run()
     if worker == 0:
         os.close(heard)
         end_with(watching)
@@ -100,6 +105,6 @@ def _told(number: signal.Signals) -> UserError:
     names = ", ".join(dict.fromkeys(file for _, file in files))
     return UserError(
         f"{engines} crashed on {names} ({number.name})",
-        "the file is damaged, or of a kind that this engine cannot run: make it again, or copy it "
-        "again",
+        "the file is damaged or of a kind that this engine cannot run: make it again, or copy it "
+        "again; or memory ran out: close other programs, or raise the limit (ulimit -v)",
     )

@@ -24,9 +24,17 @@ def alive_in(session: int) -> dict[int, str]:
     return found
 
 
-def handles_its_end(process: int) -> bool:
-    """Whether the process has a handler of its own for SIGTERM: it has come to its own code, and
-    not yet to its end."""
+def handles_its_end(watching: int) -> bool:
+    """Whether the process that this one watches has a handler of its own for SIGTERM: it has come
+    to its own code, and not yet to its end."""
+    try:
+        children = Path(f"/proc/{watching}/task/{watching}/children").read_text().split()
+    except OSError:
+        return False
+    return any(map(_handles_sigterm, children))
+
+
+def _handles_sigterm(process: str) -> bool:
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:

@@ -94,6 +94,21 @@ def test_a_crash_is_one_error_with_a_mend(kind: str, words: str) -> None:
     assert second.startswith("hint: ")
 
 
+def test_without_a_handle_or_a_process_more_the_command_runs_all_the_same() -> None:
+    limits = {"RLIMIT_NOFILE": "3, 3", "RLIMIT_NPROC": "0, 0"}
+    for name, values in limits.items():
+        limited = "import resource; from common.in_use import note\n"
+        limited += f"resource.setrlimit(resource.{name}, ({values}))\n"
+        program = PROGRAM.replace("sys.exit(watched(run))", f"{limited}sys.exit(watched(run))")
+        done = subprocess.run(
+            [sys.executable, "-c", program, "7"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (7, "runs\n", ""), name
+
+
 def test_an_interrupt_of_one_process_or_of_the_group_arrives_once() -> None:
     with started("sleep", "2") as process:
         assert process.stdout is not None
