@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_INTERRUPTED, _BAD_INPUT = 130, 2
+_INTERRUPTED, _BAD_INPUT = 130, 2  # of `common.errors`, which may not load for want of memory
 
 
 def main() -> None:
