@@ -18,9 +18,13 @@ def main() -> None:
         from toolchain.watched import watched
     except KeyboardInterrupt:  # so early that nothing was begun
         sys.exit(_INTERRUPTED)
-    except (MemoryError, OSError) as lack:
-        print(f"error: edgeforge cannot start: {lack or 'memory ran out'}", file=sys.stderr)
-        print("hint: close other programs, or raise the limit (ulimit -v, -n)", file=sys.stderr)
+    except Exception as error:  # for want of memory even a SyntaxError
+        print(f"error: edgeforge cannot start: {type(error).__name__} {error}", file=sys.stderr)
+        print(
+            "hint: memory or file handles ran out (close other programs, raise ulimit -v or -n), "
+            "or the installation is damaged: make setup",
+            file=sys.stderr,
+        )
         sys.exit(_BAD_INPUT)
     sys.exit(watched(lambda: _told(run)))
 
