@@ -24,6 +24,8 @@ from processes import left_of
 _LIGHT = ("pack", "unpack")
 _HEAVY = ("gguf", "train", "onnx", "encoder", "distill", "teacher-cache", "search")
 _STOPPED = "stopped; finished stages are kept, run the same command to go on"
+# The process that watches waits a moment before it hands on what it alone was sent.
+_HANDED_ON_SEC = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Lacks of the process: name → what sets it, the least, and the most that seeded steps go to.
 _LIMITS: dict[str, tuple[Callable[[int], None], int, int]] = {
@@ -119,10 +121,10 @@ def test_a_signal(
     if not (count := steps(whole, name, 4, quick="pack")):
         pytest.skip("in the whole suite")
     start = time.monotonic()
+    long = calm(name).sec > _HANDED_ON_SEC
     for at, (moment, fraction) in enumerate(chosen(calm(name), count, seed=number, whole=True)):
-        signal_and_go_on(
-            calm(name), moment, fraction, tmp_path / str(at), number, alone=at % 2 == 1
-        )
+        alone = long and at % 2 == 1
+        signal_and_go_on(calm(name), moment, fraction, tmp_path / str(at), number, alone=alone)
     proven(
         "2 resources",
         f"{signal.Signals(number).name}: {name}",
