@@ -61,7 +61,9 @@ _WORDS = (
     (
         re.compile(
             r"\bMemoryError\b|bad_alloc|not enough memory|can(?:no|')t allocate memory"
-            r"|failed to (?:allocate|map segment)|unable to allocate|std::bad_array_new_length",
+            r"|failed to (?:allocate|map segment)|unable to allocate|std::bad_array_new_length"
+            # Python itself, where it could not make the exception
+            r"|\bwithout (?:exception set|setting an (?:error|exception))\b",
             re.IGNORECASE,
         ),
         errno.ENOMEM,

@@ -46,6 +46,8 @@ def test_errors_of_the_system_name_the_file(number: int, says: str) -> None:
         ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 1 GiB", "memory"),
         ("100 requested and 24 written", "disk"),
         ("std::bad_alloc", "memory"),
+        ("SystemError: error return without exception set", "memory"),
+        ("SystemError: <built-in> returned NULL without setting an exception", "memory"),
         ("ImportError: libx.so: failed to map segment from shared object", "memory"),
         ("OSError: [Errno 24] Too many open files: '/x'", "files are open"),
         ("RuntimeError: can't start new thread", "thread"),
