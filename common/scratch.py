@@ -23,11 +23,13 @@ _NAME = re.compile(_PREFIX + r"-[a-z-]+-(\d+)-\w+")
 
 
 class ScratchFolder(tempfile.TemporaryDirectory[str]):
-    """A folder in the system's place for temporary files; `purpose` is a lowercase word."""
+    """A folder in the system's place for temporary files, or another; `purpose` is a lowercase
+    word."""
 
-    def __init__(self, purpose: str) -> None:
-        clear_left_behind()
-        super().__init__(prefix=f"{_PREFIX}-{purpose}-{os.getpid()}-")
+    def __init__(self, purpose: str, place: str | None = None) -> None:
+        place = place or tempfile.gettempdir()
+        clear_left_behind(place)
+        super().__init__(prefix=f"{_PREFIX}-{purpose}-{os.getpid()}-", dir=place)
         self._lock = os.open(self.name, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -39,9 +41,9 @@ class ScratchFolder(tempfile.TemporaryDirectory[str]):
             self._lock = -1
 
 
-def clear_left_behind() -> None:
+def clear_left_behind(place: str | None = None) -> None:
     """Remove this user's scratch folders whose processes are gone."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}-*"):
+    for path in Path(place or tempfile.gettempdir()).glob(f"{_PREFIX}-*"):
         hit = _NAME.fullmatch(path.name)
         with contextlib.suppress(OSError):
             if hit and path.lstat().st_uid == os.getuid() and not _runs(int(hit[1])):

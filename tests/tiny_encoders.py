@@ -5,14 +5,13 @@ from __future__ import annotations
 import atexit
 import functools
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 from tiny_models import SENTENCES, tiny_bert, tiny_tokenizer, tiny_wordpiece
 
 from common.files import sha256_file
+from common.scratch import ScratchFolder
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.export.onnx import encoder_driver, encoder_export
@@ -23,10 +22,10 @@ _WORDS = sorted({word for text in SENTENCES[:3] for word in text.lower().split()
 
 
 def scratch() -> Path:
-    """A folder that goes when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="edgeforge-encoders-"))
-    atexit.register(shutil.rmtree, folder, True)
-    return folder
+    """A folder that goes when the process ends, or with the next one's where that was ended."""
+    folder = ScratchFolder("encoders")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 @functools.cache

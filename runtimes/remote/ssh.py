@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import IO
 
 from common.errors import UserError
+from common.scratch import ScratchFolder
 from runtimes.remote.faults import DeviceError, fault, lost
 
 CONNECT_SEC = 60.0
 _CONNECT_TRY_SEC = 10
 _END_SEC = 5.0
-_LONGEST_FOLDER = 60  # a socket's path has about 100 bytes
+_LONGEST_PLACE = 50  # a socket's path has about 100 bytes, of which ssh and our names take half
 _MUX_SELF_DEFENCE = ("-F", "/dev/null", "-o", "ControlMaster=no", "-o", "ProxyCommand=false")
 # Ours come after the user's, because ssh takes the first value of each.
 _DEFAULTS = (
@@ -113,11 +114,8 @@ def connect(host: str, options: SshOptions | None = None) -> Iterator[Connection
     if shutil.which("ssh") is None:
         raise UserError("there is no `ssh` on this machine", "install the OpenSSH client")
     base = tempfile.gettempdir()
-    with tempfile.TemporaryDirectory(
-        prefix="ef-",
-        dir=base if len(base) < _LONGEST_FOLDER else "/tmp",
-        ignore_cleanup_errors=True,
-    ) as folder:
+    place = base if len(base) < _LONGEST_PLACE else "/tmp"
+    with ScratchFolder("ssh", place) as folder:
         socket, said = Path(folder, "s"), Path(folder, "stderr")
         with said.open("wb") as log:
             master = _start_master(host, options or SshOptions(), socket, log)

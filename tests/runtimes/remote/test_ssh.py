@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from loopback_sshd import Server, needs_sshd, new_key
 
 from common.errors import UserError
+from common.scratch import clear_left_behind
 from runtimes.ollama_server import free_port
 from runtimes.remote.faults import DeviceError, fault
 from runtimes.remote.ssh import Connection, SshOptions, check_host, connect
@@ -94,7 +97,14 @@ def test_a_lost_connection_is_told(server: Server) -> None:
             device.run("sleep 30", timeout_sec=10, doing="asking", place="check")
 
 
-def test_nothing_is_left_when_this_process_is_killed(server: Server) -> None:
+@pytest.fixture
+def place() -> Iterator[str]:
+    """A place for temporary files whose name is short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as name:
+        yield name
+
+
+def test_nothing_is_left_when_this_process_is_killed(server: Server, place: str) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
         "from runtimes.remote.ssh import SshOptions, connect\n"
@@ -106,10 +116,10 @@ def test_nothing_is_left_when_this_process_is_killed(server: Server) -> None:
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(root), "TMPDIR": place},
     )
     assert process.stdout is not None and process.stdout.readline() == b"open\n"
-    assert server.sessions()
+    assert server.sessions() and len(list(Path(place).iterdir())) == 1
     process.kill()
     process.wait()
     process.stdout.close()
@@ -117,3 +127,5 @@ def test_nothing_is_left_when_this_process_is_killed(server: Server) -> None:
     while server.sessions() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not server.sessions()
+    clear_left_behind(place)  # as the next connection does
+    assert not list(Path(place).iterdir())
