@@ -27,7 +27,6 @@ class ScratchFolder(tempfile.TemporaryDirectory[str]):
     word."""
 
     def __init__(self, purpose: str, place: str | None = None) -> None:
-        place = place or tempfile.gettempdir()
         clear_left_behind(place)
         super().__init__(prefix=f"{_PREFIX}-{purpose}-{os.getpid()}-", dir=place)
         self._lock = os.open(self.name, os.O_RDONLY)

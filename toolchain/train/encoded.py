@@ -15,8 +15,8 @@ from common.errors import UserError
 from common.files import file_in_the_making, read_json, write_json
 from common.progress import progress_bar
 from toolchain.data.prepare.encode import Encoded, TooLong, pack
+from toolchain.data.prepare.split import UNLABELLED_FILE
 from toolchain.train.examples import (
-    UNLABELLED_FILE,
     Classified,
     Row,
     causal_encoder,

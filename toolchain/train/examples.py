@@ -10,11 +10,10 @@ from typing import Any
 
 from common.errors import UserError
 from toolchain.data.prepare.encode import UNLABELLED, Encoded, TooLong, encode_chat, encode_text
-from toolchain.data.prepare.split import UNLABELLED as UNLABELLED_SPLIT
+from toolchain.data.prepare.split import UNLABELLED_FILE
 from toolchain.train.job import Kind
 
 Row = Mapping[str, Any]
-UNLABELLED_FILE = f"{UNLABELLED_SPLIT}.jsonl"
 _AGAIN = "prepare the data again: edgeforge data prepare FILE --out DIR"
 
 

@@ -28,10 +28,10 @@ from toolchain.checkpoint.inspect import inspect
 from toolchain.checkpoint.intake import FORMAT, measurements, require_checkpoint
 from toolchain.compress.base_record import note_place, record_base
 from toolchain.compress.sparse.record import keep_zeros
+from toolchain.data.prepare.split import UNLABELLED_FILE
 from toolchain.pipeline import STAGES_FOLDER, say_on_stderr
 from toolchain.stage import Input, StageConfig, resume_folder
 from toolchain.train import checkpoints, result
-from toolchain.train.examples import UNLABELLED_FILE
 from toolchain.train.job import JOB_FILE, Distillation, TrainJob, read_job
 from toolchain.train.launch import run_workers
 from toolchain.train.outline import Outline, outline

@@ -86,8 +86,7 @@ def outline(
 ) -> Outline:
     """Settle a run on the prepared `data`; the encoded rows are left in `folder`. One that is
     `taught` learns from texts without a label too; its teacher takes `teacher_bytes` of a process.
-    Raises `UserError` for faulty rows, layers that are not there,
-    and too little memory."""
+    Raises `UserError` for faulty rows, layers that are not there, and too little memory."""
     from toolchain.hf import load_tokenizer
     from toolchain.train.network import computes_in_bf16, empty_network, quiet_libraries
 

@@ -27,13 +27,12 @@ class Form:
 @dataclass(frozen=True)
 class Example:
     """One row as it is written: a conversation, or a text, which may have a second one beside it
-    and a label. `unlabelled`: a classifier's teacher is to say which."""
+    and a label. Beside texts with labels, one without is for a classifier's teacher to judge."""
 
     messages: tuple[Message, ...] | None = None
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
-    unlabelled: bool = False
 
     def record(self) -> dict[str, Any]:
         """The row of the output file."""
@@ -161,9 +160,8 @@ def _classification(row: Mapping[str, Any]) -> Example | None:
     if not text.strip():
         return None
     pair_or_none = pair if pair.strip() else None
-    if label is None:
-        return Example(text=text, text_pair=pair_or_none, unlabelled=True)
-    return Example(text=text, text_pair=pair_or_none, label=_encodable("label", label))
+    own = None if label is None else _encodable("label", label)
+    return Example(text=text, text_pair=pair_or_none, label=own)
 
 
 def _chat(row: Mapping[str, Any]) -> Example | None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -28,19 +29,20 @@ from common.files import (
     write_text,
 )
 from common.progress import progress_bar
-from toolchain.data.prepare.formats import Example, Form, RowFault, choose_form, values
+from toolchain.data.prepare.formats import Example, RowFault
 from toolchain.data.prepare.labels import require_every_split, require_labels, spread
 from toolchain.data.prepare.measure import Measure, load_measure
-from toolchain.data.prepare.readers import read_rows, require_readable
+from toolchain.data.prepare.readers import require_readable
 from toolchain.data.prepare.seen import first_seen
-from toolchain.data.prepare.split import SPLITS, UNLABELLED, Assigner, fill_empty
+from toolchain.data.prepare.sources import Sources, open_sources
+from toolchain.data.prepare.split import SPLITS, UNLABELLED_FILE, Assigner, fill_empty
 from toolchain.data.prepare.tally import Tally, markdown
 from toolchain.data.prepare.text_identity import digest, language
 from toolchain.data.prepare.variants import MOST_VARIANTS, variants
 
 KIND = "edgeforge training data"
 REPORT = "report.json"
-_OWN_FILES = {REPORT, "report.md", *(f"{name}.jsonl" for name in (*SPLITS, UNLABELLED))}
+_OWN_FILES = {REPORT, "report.md", UNLABELLED_FILE, *(f"{name}.jsonl" for name in SPLITS)}
 _MOST_FAULTS = 20
 
 
@@ -77,13 +79,15 @@ def prepare(settings: Settings, *, dry_run: bool = False) -> dict[str, Any]:
         )
     _require_own_folder(settings)
     measure = load_measure(settings.model, settings.max_tokens, settings.trust_remote_code)
+    sources = _sources(settings, measure, streaming=dry_run)
+    passes = functools.partial(_Pass, settings, sources, measure)
     if dry_run:
-        tally = _all_splits(settings, measure, None)
+        tally = _all_splits(settings, functools.partial(passes, None))
         return _report(settings, tally, measure)
     size_bytes = sum(path.stat().st_size for path in settings.inputs)
     require_free_bytes(settings.out.absolute().parent, 2 * size_bytes, "the prepared data")
     with folder_made_alone(settings.out) as folder:
-        tally = _all_splits(settings, measure, folder)
+        tally = _all_splits(settings, functools.partial(passes, folder))
         report = _report(settings, tally, measure)
         for name, split in report["splits"].items():
             split["sha256"] = sha256_file(folder / f"{name}.jsonl")
@@ -92,11 +96,31 @@ def prepare(settings: Settings, *, dry_run: bool = False) -> dict[str, Any]:
     return report
 
 
-def _all_splits(settings: Settings, measure: Measure | None, folder: Path | None) -> Tally:
+def _sources(settings: Settings, measure: Measure | None, *, streaming: bool) -> Sources:
+    """The files, which go together with each other and with the settings."""
+    sources = open_sources(
+        settings.inputs,
+        settings.form,
+        settings.mapping,
+        cache=settings.cache,
+        streaming=streaming,
+    )
+    names = {form.name for form in sources.forms.values()}
+    if measure and not names <= {"text", "classification"}:
+        measure.require_chat_template()
+    if settings.variants and not sources.labelled:
+        raise UserError(
+            "variants are made for a classifier, and the rows have no labels",
+            "leave them out, or give rows with text and label",
+        )
+    return sources
+
+
+def _all_splits(settings: Settings, a_pass: Callable[[Assigner], _Pass]) -> Tally:
     """One pass; further ones where a wanted split of a small file came out empty, or train without
     a label."""
     assigner = Assigner(settings.ratios, settings.seed)
-    tally = _Pass(settings, assigner, measure, folder).run()
+    tally = a_pass(assigner).run()
     if not tally.kept and tally.unlabelled:
         raise UserError(
             "no row has a label", "label some rows; or prepare them as plain text: --format text"
@@ -109,19 +133,15 @@ def _all_splits(settings: Settings, measure: Measure | None, folder: Path | None
         )
     if labels := tally.labels(settings.ratios):
         require_labels(labels, tally.kept)
-        return _with_every_label(settings, measure, folder, assigner, tally)
+        return _with_every_label(settings, a_pass, assigner, tally)
     prompts = {name: split.prompts for name, split in tally.splits.items()}
     counts = {name: split.rows for name, split in tally.splits.items()}
     filled = fill_empty(assigner, prompts, counts)
-    return _Pass(settings, filled, measure, folder).run() if filled else tally
+    return a_pass(filled).run() if filled else tally
 
 
 def _with_every_label(
-    settings: Settings,
-    measure: Measure | None,
-    folder: Path | None,
-    assigner: Assigner,
-    tally: Tally,
+    settings: Settings, a_pass: Callable[[Assigner], _Pass], assigner: Assigner, tally: Tally
 ) -> Tally:
     """Passes until train has every label."""
     while moved := spread(
@@ -132,7 +152,7 @@ def _with_every_label(
         },
     ):
         assigner = moved
-        tally = _Pass(settings, assigner, measure, folder).run()
+        tally = a_pass(assigner).run()
     wanted = zip(SPLITS, settings.ratios, strict=True)
     require_every_split({name: tally.splits[name].rows for name, share in wanted if share > 0})
     return tally
@@ -142,9 +162,15 @@ class _Pass:
     """Reads every file once."""
 
     def __init__(
-        self, settings: Settings, assigner: Assigner, measure: Measure | None, folder: Path | None
+        self,
+        settings: Settings,
+        sources: Sources,
+        measure: Measure | None,
+        folder: Path | None,
+        assigner: Assigner,
     ) -> None:
         self.settings = settings
+        self.sources = sources
         self.assigner = assigner
         self.measure = measure
         self.folder = folder
@@ -157,14 +183,12 @@ class _Pass:
             outputs = {name: stack.enter_context(f) for name, f in self._outputs()}
             self.seen = stack.enter_context(first_seen())
             bar = stack.enter_context(progress_bar("data", unit="row"))
-            self.forms = {path: self._form_of(path) for path in self.settings.inputs}
-            self.labels = self._have_labels()
             for path in self.settings.inputs:
                 for where, example in self._examples(path):
                     bar.update(1)
                     self._place(where, example, outputs)
             self._raise_faults()
-            if self.labels and (self.tally.unlabelled or self.settings.variants):
+            if self.sources.labelled and (self.tally.unlabelled or self.settings.variants):
                 self._write_unlabelled(stack)
         return self.tally
 
@@ -179,49 +203,30 @@ class _Pass:
     def _examples(self, path: Path) -> Iterator[tuple[str, Example]]:
         """The examples of a file that are for a split; others are counted, faulty rows noted."""
         rows = 0
-        for where, example in self._rows(path):
+        for where, example in self.sources.examples(path):
             rows += 1
             if isinstance(example, RowFault):
                 self._note(f"{where}: {example}")
             elif example is None:
                 self.tally.empty += 1
-            elif example.unlabelled:
+            elif self._is_unlabelled(example):
                 self.tally.unlabelled += 1
             else:
                 yield where, example
+        form = self.sources.forms[path].name
         self.tally.rows += rows
-        self.tally.files.append({"name": path.name, "format": self.forms[path].name, "rows": rows})
-
-    def _rows(self, path: Path) -> Iterator[tuple[str, Example | RowFault | None]]:
-        """What each row of a file is; None for an empty one."""
-        form, streaming = self.forms[path], self.folder is None
-        for where, row in read_rows(path, cache=self.settings.cache, streaming=streaming):
-            try:
-                example = form.build(values(form, row, self.settings.mapping))
-            except RowFault as fault:
-                yield where, fault
-                continue
-            if example and self.labels and form.name == "text":
-                example = dataclasses.replace(example, unlabelled=True)
-            yield where, example
-
-    def _form_of(self, path: Path) -> Form:
-        streaming = self.folder is None
-        first = next(read_rows(path, cache=self.settings.cache, streaming=streaming), None)
-        if first is None:
-            raise UserError(f"{path} has no rows", "give a file with rows in it")
-        return self._form(path, first[1])
+        self.tally.files.append({"name": path.name, "format": form, "rows": rows})
 
     def _write_unlabelled(self, stack: contextlib.ExitStack) -> None:
         """What has no label: texts that came so, and variants of training texts; none of them
         stands in a split or came before."""
         output = None
         if self.folder is not None:
-            path = self.folder / f"{UNLABELLED}.jsonl"
+            path = self.folder / UNLABELLED_FILE
             output = stack.enter_context(path.open("w", encoding="utf-8", newline="\n"))
         self.tally.unlabelled = 0  # of them only new ones count
         for path in self.settings.inputs:
-            for _, example in self._rows(path):
+            for _, example in self.sources.examples(path):
                 if not isinstance(example, Example):
                     continue
                 for one in self._without_label(example):
@@ -234,20 +239,14 @@ class _Pass:
                         output.write(json.dumps(one.record(), ensure_ascii=False) + "\n")
 
     def _without_label(self, example: Example) -> Iterator[Example]:
-        if example.unlabelled:
+        if self._is_unlabelled(example):
             yield example
         elif self.assigner.split_of(digest([example.prompt()])) == SPLITS[0]:
             for text in variants(example.prompt(), self.settings.variants, self.settings.seed):
-                yield dataclasses.replace(example, text=text, label=None, unlabelled=True)
+                yield dataclasses.replace(example, text=text, label=None)
 
-    def _form(self, path: Path, row: Mapping[str, Any]) -> Form:
-        try:
-            form = choose_form(self.settings.form, list(row), self.settings.mapping)
-        except UserError as error:
-            raise UserError(f"{path}: {error.problem}", error.mend) from None
-        if self.measure and form.name not in ("text", "classification"):
-            self.measure.require_chat_template()
-        return form
+    def _is_unlabelled(self, example: Example) -> bool:
+        return self.sources.labelled and example.label is None
 
     def _place(self, where: str, example: Example, outputs: Mapping[str, IO[str]]) -> None:
         if self._was_seen(where, example):
@@ -285,23 +284,6 @@ class _Pass:
         if len(self.tally.conflicts) < _MOST_FAULTS:
             self.tally.conflicts.append(f"{Path(where).name}: '{label}' here, '{first}' before")
         return True
-
-    def _have_labels(self) -> bool:
-        """Whether the rows are for a classifier. Raises `UserError` when the files do not go
-        together."""
-        names = {form.name for form in self.forms.values()}
-        labels = "classification" in names
-        if labels and not names <= {"classification", "text"}:
-            raise UserError(
-                f"the files are of different tasks: {', '.join(sorted(names))}",
-                "prepare labels and conversations apart, each with its own --out",
-            )
-        if self.settings.variants and not labels:
-            raise UserError(
-                "variants are made for a classifier, and the rows have no labels",
-                "leave them out, or give rows with text and label",
-            )
-        return labels
 
     def _note(self, fault: str) -> None:
         self.faults.append(fault)

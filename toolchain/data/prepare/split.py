@@ -16,7 +16,7 @@ from common.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 # Beside them, where there are any: a classifier's texts without a label, for its teacher to judge.
-UNLABELLED = "unlabelled"
+UNLABELLED_FILE = "unlabelled.jsonl"
 _SCALE = float(1 << 64)
 
 

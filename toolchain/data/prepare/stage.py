@@ -22,7 +22,8 @@ from common.files import read_json, sha256_file, sha256_json, write_text
 from toolchain import artifact as artifacts
 from toolchain.artifact import Artifact
 from toolchain.data.prepare.prepare import KIND, REPORT, Settings, prepare
-from toolchain.data.prepare.split import SPLITS, UNLABELLED
+from toolchain.data.prepare.split import SPLITS, UNLABELLED_FILE
+from toolchain.data.prepare.tally import COUNTS
 from toolchain.stage import Input, StageConfig
 
 NAME = "prepare"
@@ -31,18 +32,7 @@ TOOLS = ("datasets", "transformers")
 FORMAT = "data"
 CALIBRATION, EVALUATION, TASK = "calibration.jsonl", "evaluation.jsonl", "task.jsonl"
 _MOST_ROWS = 2000
-_MEASURED = (
-    "rows_read",
-    "rows_kept",
-    "rows_empty",
-    "rows_duplicate",
-    "rows_conflicting",
-    "rows_dropped_long",
-    "rows_unlabelled",
-    "rows_variants",
-    "labels",
-    "splits",
-)
+_MEASURED = (*COUNTS, "labels", "splits")
 
 
 class Config(StageConfig):
@@ -68,7 +58,7 @@ def data_input(path: Path) -> Input:
         raise UserError(
             f"{path} is no folder that `edgeforge data prepare` made", "give data files instead"
         )
-    digests = {f"{name}.jsonl": sha256_file(path / f"{name}.jsonl") for name in _splits(path)}
+    digests = {name: sha256_file(path / name) for name in _row_files(path)}
     return Input(digest=sha256_json({**digests, REPORT: sha256_file(path / REPORT)}), path=path)
 
 
@@ -80,7 +70,7 @@ def run(source: Artifact, config: Config, out_dir: Path) -> Artifact:
             f"{folders[0]} is a prepared folder and not the only data", "give it alone, or files"
         )
     if folders:
-        for name in [REPORT, *(f"{split}.jsonl" for split in _splits(folders[0]))]:
+        for name in [REPORT, *_row_files(folders[0])]:
             shutil.copyfile(folders[0] / name, out_dir / name)
     else:
         prepare(_settings(source, config, out_dir))
@@ -113,9 +103,9 @@ def _settings(source: Artifact, config: Config, out_dir: Path) -> Settings:
     )
 
 
-def _splits(folder: Path) -> list[str]:
-    names = (*SPLITS, UNLABELLED)
-    return [name for name in names if (folder / f"{name}.jsonl").is_file()]
+def _row_files(folder: Path) -> list[str]:
+    names = (*(f"{split}.jsonl" for split in SPLITS), UNLABELLED_FILE)
+    return [name for name in names if (folder / name).is_file()]
 
 
 def _write_texts(folder: Path) -> None:

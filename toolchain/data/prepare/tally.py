@@ -114,7 +114,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         (f["name"], f["format"], f["rows"], size(f["size_bytes"]), f["sha256"][:12])
         for f in report["inputs"]
     ]
-    counts = [(name.removeprefix("rows_").replace("_", " "), report[name]) for name in _COUNTS]
+    counts = [(name.removeprefix("rows_").replace("_", " "), report[name]) for name in COUNTS]
     parts = [
         "# Training data",
         table("file | format | rows | size | sha256", sources),
@@ -147,7 +147,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_COUNTS = (
+COUNTS = (
     "rows_read",
     "rows_kept",
     "rows_empty",

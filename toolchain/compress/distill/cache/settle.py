@@ -16,8 +16,8 @@ from toolchain.compress.distill.cache.job import ROWS_FOLDER, CacheJob, read_job
 from toolchain.compress.distill.cache.settings import TeacherCache
 from toolchain.compress.distill.cache.write import FILES
 from toolchain.compress.distill.settings import Distill
+from toolchain.data.prepare.split import UNLABELLED_FILE
 from toolchain.train.encoded import DataFacts, SplitFacts
-from toolchain.train.examples import UNLABELLED_FILE
 
 
 def vocabulary_digest(tokenizer: Any) -> str:
